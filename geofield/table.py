@@ -1,0 +1,145 @@
+"""A Delta table with one rule more: commits are serialised by a compare-and-swap on a transaction number.
+
+Delta lets two blind appends both succeed. Every commit here carries the next transaction number of one application
+id; Delta refuses the second of two commits that carry the same, so that nobody appends to a table that they have not
+read.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from geofield.errors import LostRaceError, StoreUnavailableError
+from geofield.store import Location
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+_APPLICATION = "geofield"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A table as it was when it was opened. `table` is None while nothing was ever written."""
+
+    table: DeltaTable | None
+    transaction: int
+
+    @property
+    def version(self) -> int:
+        """The Delta version, -1 for no table."""
+        return -1 if self.table is None else self.table.version()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table below a location.
+
+    Parameters
+    ----------
+    location, key
+        Where it lies.
+    partition_by
+        Columns that name the partitions.
+    """
+
+    location: Location
+    key: str
+    partition_by: Sequence[str] = ()
+
+    def open(self, as_of: int | dt.datetime | None = None) -> Snapshot:
+        """The table now, at a version, or as it was at a time."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        try:
+            table = DeltaTable(self.location.table_uri(self.key), storage_options=self.location.table_options())
+        except TableNotFoundError:
+            return Snapshot(None, 0)
+        except OSError as error:
+            raise StoreUnavailableError(f"Table {self.key} cannot be read: {error}") from error
+        number = table.transaction_version(_APPLICATION) or 0
+        if as_of is not None:
+            table.load_as_version(as_of)
+        return Snapshot(table, number)
+
+    def read(
+        self, snapshot: Snapshot, columns: Sequence[str] | None = None, where: str | None = None
+    ) -> pa.Table | None:
+        """Rows for which the SQL expression `where` holds, in no particular order; None while there is no table."""
+        if snapshot.table is None:
+            return None
+        # DataFusion's reader, not PyArrow's: the latter may abort the process when the interpreter exits.
+        reader = snapshot.table.scan(columns=None if columns is None else list(columns), predicate=where)
+        return pa.table(reader)
+
+    def commit(
+        self,
+        snapshot: Snapshot,
+        rows: pa.Table,
+        *,
+        replacing: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Add rows, and in the same commit remove those for which `replacing` holds; the new version.
+
+        Parameters
+        ----------
+        snapshot
+            What the caller has read. `LostRaceError` when somebody committed since.
+        rows
+            May be empty when `replacing` is given. With `replacing`, every row has to satisfy it.
+        replacing
+            SQL expression over the columns.
+        """
+        from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+        from deltalake.exceptions import CommitFailedError, DeltaError
+
+        properties = CommitProperties(
+            custom_metadata={name: str(value) for name, value in (metadata or {}).items()},
+            app_transactions=[Transaction(_APPLICATION, snapshot.transaction + 1)],
+        )
+        options = self.location.table_options()
+        try:
+            table = snapshot.table
+            if table is None:
+                table = self._create(rows.schema)
+                if table.transaction_version(_APPLICATION):
+                    raise LostRaceError(f"Table {self.key} was written by another process meanwhile.")
+            if replacing is not None and not rows.num_rows:
+                table.delete(replacing, commit_properties=properties)
+            else:
+                write_deltalake(
+                    table,
+                    rows,
+                    mode="append" if replacing is None else "overwrite",
+                    predicate=replacing,
+                    commit_properties=properties,
+                    storage_options=options or None,
+                )
+        except CommitFailedError as error:
+            raise LostRaceError(f"Table {self.key} was written by another process meanwhile: {error}") from error
+        except (OSError, DeltaError) as error:
+            raise StoreUnavailableError(f"Table {self.key} cannot be written: {error}") from error
+        return int(DeltaTable(self.location.table_uri(self.key), storage_options=options).version())
+
+    def _create(self, schema: pa.Schema) -> DeltaTable:
+        from deltalake import DeltaTable
+
+        return DeltaTable.create(
+            self.location.table_uri(self.key),
+            schema=schema,
+            mode="ignore",
+            partition_by=list(self.partition_by) or None,
+            storage_options=self.location.table_options() or None,
+        )
+
+
+def quote(text: str) -> str:
+    """A SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
