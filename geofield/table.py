@@ -76,7 +76,7 @@ class Table:
             return None
         # DataFusion's reader, not PyArrow's: the latter may abort the process when the interpreter exits.
         reader = snapshot.table.scan(columns=None if columns is None else list(columns), predicate=where)
-        return pa.table(reader)
+        return _plain(pa.table(reader))
 
     def commit(
         self,
@@ -138,6 +138,12 @@ class Table:
             partition_by=list(self.partition_by) or None,
             storage_options=self.location.table_options() or None,
         )
+
+
+def _plain(rows: pa.Table) -> pa.Table:
+    """DataFusion's view types as the ordinary ones, which PyArrow's joins and sorts take."""
+    ordinary = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return rows.cast(pa.schema([(item.name, ordinary.get(item.type, item.type)) for item in rows.schema]))
 
 
 def quote(text: str) -> str:

@@ -1,1 +1,1 @@
-"""cube."""
+"""One Zarr cube per box."""

@@ -1,1 +1,1 @@
-"""results."""
+"""Rows: one per field and day."""

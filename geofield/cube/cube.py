@@ -1,0 +1,248 @@
+"""One box's cube: a transactional Zarr group whose `main` branch is the present."""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import icechunk
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from geofield.cube.schema import Schema, create_arrays
+from geofield.errors import CorruptStoreError, NotFoundError, StoreUnavailableError
+from geofield.store import Location
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+MAIN = "main"
+if "ICECHUNK_LOG" not in os.environ:
+    # It warns whenever a directory is opened that commits there may race; ours are made under an operating system's lock.
+    icechunk.set_logs_filter("error")
+_DAYS_PER_MANIFEST = 64
+
+
+@dataclass(frozen=True)
+class Head:
+    """A published state of a cube: which days it holds.
+
+    Attributes
+    ----------
+    snapshot
+        Id of the snapshot.
+    days
+        (time,) int64, days since 1970-01-01, consecutive.
+    acquired
+        (time,) bool, whether some acquisition came that day.
+    """
+
+    snapshot: str
+    days: npt.NDArray[np.int64]
+    acquired: npt.NDArray[np.bool_]
+
+    @property
+    def first(self) -> dt.date | None:
+        """The first day, None for an empty cube."""
+        return to_date(self.days[0]) if len(self.days) else None
+
+    @property
+    def last(self) -> dt.date | None:
+        """The last day, None for an empty cube."""
+        return to_date(self.days[-1]) if len(self.days) else None
+
+    def step(self, day: dt.date) -> int:
+        """The index of a day; `NotFoundError` when the cube does not hold it."""
+        step = to_day(day) - int(self.days[0]) if len(self.days) else -1
+        if not 0 <= step < len(self.days):
+            raise NotFoundError(f"The cube holds the days {self.first} to {self.last}; {day} is not among them.")
+        return step
+
+    def carried_steps(self) -> npt.NDArray[np.int64]:
+        """(time,) the step whose state holds on each day: that of the last acquisition; -1 before the first."""
+        steps = np.where(self.acquired, np.arange(len(self.days)), -1)
+        return np.maximum.accumulate(steps) if len(steps) else steps
+
+
+class Cube:
+    """The cube of a box. Cheap to make; connects when it is first used.
+
+    Parameters
+    ----------
+    location, box_id
+        Where it lies: `cubes/<box>` below the location.
+    """
+
+    def __init__(self, location: Location, box_id: str) -> None:
+        self.location = location
+        self.box_id = box_id
+
+    @property
+    def key(self) -> str:
+        """Where the repository lies below the location."""
+        return f"cubes/{self.box_id}"
+
+    def __repr__(self) -> str:
+        return f"Cube({self.box_id!r} in {self.location.url!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Cube, (self.location, self.box_id)
+
+    # --- opening ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def repository(self) -> icechunk.Repository:
+        """The Icechunk repository; `NotFoundError` when the box has none."""
+        storage = self.location.icechunk_storage(self.key)
+        try:
+            return icechunk.Repository.open(storage, config=_configuration())
+        except icechunk.IcechunkError as error:
+            if "doesn't exist" in str(error) or "not exist" in str(error) or "not found" in str(error).lower():
+                raise NotFoundError(f"Box {self.box_id!r} has no cube in {self.location.url}.") from error
+            raise StoreUnavailableError(f"The cube of box {self.box_id!r} cannot be opened: {error}") from error
+
+    def create(self, schema: Schema, metadata: Mapping[str, Any] | None = None) -> None:
+        """Make the empty cube; nothing happens when it exists."""
+        storage = self.location.icechunk_storage(self.key)
+        with self.location.lock(self.box_id):
+            if icechunk.Repository.exists(storage) and self._has_schema():
+                return
+            repository = _create_repository(storage)
+            session = repository.writable_session(MAIN)
+            create_arrays(zarr.group(store=session.store), schema)
+            session.commit(f"create {self.box_id}", metadata=dict(metadata or {}))
+
+    def _has_schema(self) -> bool:
+        # a creation that was cut between the repository and its first commit left a bare repository
+        try:
+            session = self.repository.readonly_session(MAIN)
+            return "geofield" in zarr.open_group(session.store, mode="r").attrs
+        except FileNotFoundError:
+            return False
+
+    def tip(self) -> str:
+        """Id of the snapshot that `main` points to."""
+        return self.repository.lookup_branch(MAIN)
+
+    def session(self, as_of: str | dt.datetime | None = None) -> icechunk.Session:
+        """A read-only session of the present, of a snapshot, or of a time (aware; naive is taken as UTC)."""
+        if as_of is None:
+            return self.repository.readonly_session(MAIN)
+        try:
+            if isinstance(as_of, dt.datetime):
+                when = as_of if as_of.tzinfo else as_of.replace(tzinfo=dt.UTC)
+                return self.repository.readonly_session(MAIN, as_of=when)
+            return self.repository.readonly_session(snapshot_id=as_of)
+        except (icechunk.IcechunkError, ValueError) as error:
+            raise NotFoundError(f"The cube of box {self.box_id!r} has no state as of {as_of}: {error}") from error
+
+    def group(self, as_of: str | dt.datetime | None = None) -> zarr.Group:
+        """The Zarr group, read-only."""
+        return zarr.open_group(self.session(as_of).store, mode="r")
+
+    @cached_property
+    def schema(self) -> Schema:
+        """What the cube holds now."""
+        return read_schema(self.group())
+
+    def head(self, as_of: str | dt.datetime | None = None) -> Head:
+        """The days of a published state."""
+        session = self.session(as_of)
+        return read_head(zarr.open_group(session.store, mode="r"), session.snapshot_id)
+
+    def open(
+        self,
+        variables: list[str] | None = None,
+        start: dt.date | str | None = None,
+        end: dt.date | str | None = None,
+        *,
+        as_of: str | dt.datetime | None = None,
+        chunks: Mapping[str, int] | str | None = None,
+    ) -> xr.Dataset:
+        """The cube as a lazy xarray.Dataset: physical values, the state carried over days without acquisition.
+
+        Parameters
+        ----------
+        variables
+            Names of variables; default all. A variable with state brings `<v>_filled`, `<v>_sigma`, `<v>_age`.
+        start, end
+            First and last day, both included.
+        as_of
+            A time or the id of a snapshot: the cube as it was published then.
+        chunks
+            None: lazy without Dask, best for small windows. `"tiles"`: Dask chunks of a day and a tile. A mapping:
+            as in `xarray.Dataset.chunk`.
+
+        Returns
+        -------
+        Variables (time, y, x), float64, NaN where missing; coordinate `acquired` (time). No pixel is read until values
+        are asked for.
+
+        Raises
+        ------
+        NotFoundError
+            An unknown variable or snapshot.
+        """
+        from geofield.cube.view import open_view
+
+        return open_view(self, variables, start, end, as_of, chunks)
+
+
+def read_schema(group: zarr.Group) -> Schema:
+    """The schema in a group's attributes."""
+    value = group.attrs.get("geofield")
+    if not isinstance(value, Mapping):
+        raise CorruptStoreError("The group has no attribute `geofield`: it is no cube of geofield.")
+    return Schema.from_dict(value)
+
+
+def read_head(group: zarr.Group, snapshot: str) -> Head:
+    """The days of an open group."""
+    days = np.asarray(array_of(group, "time")[:], dtype=np.int64)
+    acquired = np.asarray(array_of(group, "acquired")[:], dtype=np.bool_)
+    if len(days) != len(acquired) or (len(days) > 1 and not (np.diff(days) == 1).all()):
+        raise CorruptStoreError(f"Snapshot {snapshot} does not hold consecutive days.")
+    return Head(snapshot, days, acquired)
+
+
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """An array of a group; `CorruptStoreError` when it is not there."""
+    member = group.get(name)
+    if not isinstance(member, zarr.Array):
+        raise CorruptStoreError(f"The cube has no array {name!r}.")
+    return member
+
+
+def to_day(day: dt.date) -> int:
+    """Days since 1970-01-01."""
+    return day.toordinal() - dt.date(1970, 1, 1).toordinal()
+
+
+def to_date(day: int | np.integer[Any]) -> dt.date:
+    """The inverse of `to_day`."""
+    return dt.date.fromordinal(dt.date(1970, 1, 1).toordinal() + int(day))
+
+
+def _configuration() -> icechunk.RepositoryConfig:
+    by_time = {icechunk.ManifestSplitDimCondition.DimensionName("time"): _DAYS_PER_MANIFEST}
+    config = icechunk.RepositoryConfig.default()
+    # unsplit manifests are rewritten whole by every append
+    config.manifest = icechunk.ManifestConfig(
+        splitting=icechunk.ManifestSplittingConfig.from_dict({icechunk.ManifestSplitCondition.AnyArray(): by_time})
+    )
+    return config
+
+
+def _create_repository(storage: icechunk.Storage) -> icechunk.Repository:
+    if icechunk.Repository.exists(storage):
+        return icechunk.Repository.open(storage, config=_configuration())
+    options: dict[str, Any] = {}
+    if "spec_version" in inspect.signature(icechunk.Repository.create).parameters:
+        options["spec_version"] = 1  # readable by every Icechunk that geofield supports
+    return icechunk.Repository.create(storage, config=_configuration(), **options)

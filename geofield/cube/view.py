@@ -1,0 +1,203 @@
+"""Reading a cube: raw windows for the kernels, and a lazy xarray.Dataset for people."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+import zarr
+from odc.geo.xr import xr_coords
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from geofield.cube.cube import Cube, Head, array_of, read_head, read_schema, to_day
+from geofield.cube.schema import ArraySpec, Schema
+from geofield.encoding import IntArray
+from geofield.errors import InputError, NotFoundError
+from geofield.grid import Window
+
+
+def read_window(
+    group: zarr.Group, names: Sequence[str], steps: npt.NDArray[np.int64], window: Window
+) -> dict[str, IntArray]:
+    """Stored integers of some arrays at some steps: name -> (step, y, x).
+
+    Parameters
+    ----------
+    steps
+        Ascending, each once. Only these are read.
+    """
+    return {name: _read_steps(array_of(group, name), steps, window) for name in names}
+
+
+def _read_steps(array: zarr.Array[Any], steps: npt.NDArray[np.int64], window: Window) -> IntArray:
+    if not len(steps):
+        return np.empty((0, *window.shape), dtype=array.dtype)
+    rows, columns = window.slices
+    if len(steps) == steps[-1] - steps[0] + 1:
+        return np.asarray(array[int(steps[0]) : int(steps[-1]) + 1, rows, columns])
+    return np.asarray(array.oindex[steps, rows, columns])
+
+
+def read_digests(group: zarr.Group) -> npt.NDArray[np.uint64]:
+    """(time, tile_y, tile_x)."""
+    return np.asarray(array_of(group, "digest")[:], dtype=np.uint64)
+
+
+def read_items(group: zarr.Group) -> list[str]:
+    """JSON of each day's acquisitions."""
+    return [str(item) for item in array_of(group, "items")[:]]
+
+
+# --- the view for people ---------------------------------------------------------------------------------------------
+
+
+def open_view(
+    cube: Cube,
+    variables: Sequence[str] | None,
+    start: dt.date | str | None,
+    end: dt.date | str | None,
+    as_of: str | dt.datetime | None,
+    chunks: Mapping[str, int] | str | None,
+) -> xr.Dataset:
+    """See `Cube.open`."""
+    session = cube.session(as_of)
+    group = zarr.open_group(session.store, mode="r")
+    schema = read_schema(group)
+    head = read_head(group, session.snapshot_id)
+    names = _chosen(schema, variables, cube.box_id)
+    days = _range(head, start, end)
+    dataset = _coordinates(schema, head, days)
+    for name in names:
+        for suffix, array in _variable_arrays(group, schema, head, days, name).items():
+            lazy = xr.Variable(("time", "y", "x"), indexing.LazilyIndexedArray(array))
+            lazy.attrs = {"grid_mapping": "spatial_ref", "units": "day" if suffix == "_age" else "1"}
+            dataset[f"{name}{suffix}"] = lazy
+    dataset.attrs = {"geofield_box": cube.box_id, "geofield_snapshot": head.snapshot, "Conventions": "CF-1.11"}
+    if chunks is None:
+        return dataset
+    if chunks == "tiles":
+        return dataset.chunk({"time": 1, "y": schema.grid.tile, "x": schema.grid.tile})
+    if isinstance(chunks, str):
+        raise InputError(f"chunks={chunks!r} is not known: give None, 'tiles' or a mapping of dimensions to lengths.")
+    return dataset.chunk(dict(chunks))
+
+
+def _chosen(schema: Schema, variables: Sequence[str] | None, box_id: str) -> tuple[str, ...]:
+    known = schema.variables
+    if variables is None:
+        return known
+    for name in variables:
+        if name not in known:
+            raise NotFoundError(f"Box {box_id!r} has no variable {name!r}; it has {', '.join(known)}.")
+    return tuple(variables)
+
+
+def _range(head: Head, start: dt.date | str | None, end: dt.date | str | None) -> slice:
+    if not len(head.days):
+        return slice(0, 0)
+    first, last = int(head.days[0]), int(head.days[-1])
+    low = first if start is None else to_day(_date(start))
+    high = last if end is None else to_day(_date(end))
+    return slice(max(low - first, 0), max(min(high, last) - first + 1, 0))
+
+
+def _date(value: dt.date | str) -> dt.date:
+    if isinstance(value, dt.datetime):
+        return value.date()
+    if isinstance(value, dt.date):
+        return value
+    try:
+        return dt.date.fromisoformat(value)
+    except ValueError as error:
+        raise InputError(f"{value!r} is not a day; write YYYY-MM-DD.") from error
+
+
+def _coordinates(schema: Schema, head: Head, days: slice) -> xr.Dataset:
+    spatial = xr_coords(schema.grid.geobox, dims=("y", "x"))
+    time = head.days[days].astype("datetime64[D]").astype("datetime64[ns]")
+    return xr.Dataset(coords={**spatial, "time": ("time", time), "acquired": ("time", head.acquired[days])})
+
+
+def _variable_arrays(
+    group: zarr.Group, schema: Schema, head: Head, days: slice, name: str
+) -> dict[str, BackendArray]:
+    roles = schema.of(name)
+    own = np.arange(len(head.days))[days]
+    result: dict[str, BackendArray] = {"": _DayArray(array_of(group, name), roles["observation"], own)}
+    if "filled" not in roles:
+        return result
+    carried = head.carried_steps()[days]
+    # before the first acquisition nothing is stored: the day's own step reads as missing
+    steps = np.where(carried < 0, own, carried)
+    gaps = own - steps
+    filled, sigma0, age = (roles[role] for role in ("filled", "sigma0", "age"))
+    ages = _DayArray(array_of(group, age.name), age, steps, gaps)
+    result["_filled"] = _DayArray(array_of(group, filled.name), filled, steps)
+    result["_sigma"] = _SigmaArray(_DayArray(array_of(group, sigma0.name), sigma0, steps), ages, schema.drift[name])
+    result["_age"] = ages
+    return result
+
+
+@dataclass
+class _DayArray(BackendArray):  # type: ignore[misc]
+    """Decoded values of one stored array; step `steps[t]` is what holds on day t, `gaps[t]` days are added to it."""
+
+    array: zarr.Array[Any]
+    spec: ArraySpec
+    steps: npt.NDArray[np.int64]
+    gaps: npt.NDArray[np.int64] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.steps), *self.array.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float64)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)
+
+    def read(self, key: tuple[Any, ...]) -> npt.NDArray[np.float64]:
+        """Values for an outer key (a slice, an integer or an array for each dimension)."""
+        wanted = np.atleast_1d(self.steps[key[0]])
+        stored, inverse = np.unique(wanted, return_inverse=True)
+        space = tuple(np.atleast_1d(part) if isinstance(part, (int, np.integer)) else part for part in key[1:])
+        raw = np.asarray(self.array.oindex[(stored, *space)]) if len(stored) else np.empty((0, 0, 0), self.array.dtype)
+        values = self.spec.encoding.decode(raw)[inverse]
+        if self.gaps is not None:
+            values = values + np.atleast_1d(self.gaps[key[0]])[:, None, None]
+        drop = tuple(0 if isinstance(part, (int, np.integer)) else slice(None) for part in key)
+        result: npt.NDArray[np.float64] = values[drop]
+        return result
+
+
+@dataclass
+class _SigmaArray(BackendArray):  # type: ignore[misc]
+    """sqrt(s0^2 + q age): never stored, since steps of 1e-4 would stop it from growing."""
+
+    sigma0: _DayArray
+    age: _DayArray
+    q: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.age.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float64)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> npt.NDArray[np.float64]:
+        sigma0, age = self.sigma0.read(key), self.age.read(key)
+        result: npt.NDArray[np.float64] = np.sqrt(sigma0 * sigma0 + self.q * age)
+        return result

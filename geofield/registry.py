@@ -1,0 +1,107 @@
+"""Every accepted version of every field: an append-only table. The last version that arrived is the current one."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from geofield.errors import LostRaceError
+from geofield.store import Location
+from geofield.table import Snapshot, Table
+
+SCHEMA = pa.schema(
+    [
+        ("field_id", pa.string()),
+        ("version", pa.string()),
+        ("box", pa.string()),
+        ("geometry", pa.binary()),
+        ("crs", pa.string()),
+        ("planting_date", pa.date32()),
+        ("harvest_date", pa.date32()),
+        ("crop", pa.string()),
+        ("properties", pa.string()),
+        ("file", pa.string()),
+        ("row", pa.int64()),
+        ("arrival", pa.timestamp("us", tz="UTC")),
+        ("accepted", pa.timestamp("us", tz="UTC")),
+        ("withdrawn", pa.bool_()),
+    ]
+)
+_TRIES = 20
+
+
+class FieldRegistry:
+    """The fields of a store.
+
+    Parameters
+    ----------
+    location
+        The store's location; the table lies at `fields` below it.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.table = Table(location, "fields")
+
+    def current(self, as_of: int | dt.datetime | None = None) -> pd.DataFrame:
+        """The current version of each field, sorted by id, without withdrawn ones."""
+        latest = self._latest(self.table.open(as_of))
+        return latest[~latest["withdrawn"]].reset_index(drop=True)
+
+    def versions(self) -> pd.DataFrame:
+        """Every version, in order of acceptance."""
+        return self._all(self.table.open())
+
+    def accept(self, fields: pd.DataFrame, file: str, metadata: Mapping[str, Any]) -> int:
+        """Add versions in one commit.
+
+        Parameters
+        ----------
+        fields
+            Columns of `SCHEMA` but `file`, `accepted` and `withdrawn`.
+
+        Returns
+        -------
+        How many were new; a field whose current version is the same is left as it is.
+        """
+        for _ in range(_TRIES):
+            snapshot = self.table.open()
+            new = _new_versions(fields, self._latest(snapshot))
+            if new.empty:
+                return 0
+            rows = new.assign(file=file, accepted=dt.datetime.now(dt.UTC), withdrawn=False)
+            try:
+                self.table.commit(snapshot, _to_arrow(rows), metadata=metadata)
+            except LostRaceError:
+                continue
+            return len(new)
+        raise LostRaceError("The fields are being written by too many others; try again.")
+
+    def _all(self, snapshot: Snapshot) -> pd.DataFrame:
+        found = self.table.read(snapshot)
+        frame = (SCHEMA.empty_table() if found is None else found.select(SCHEMA.names).cast(SCHEMA)).to_pandas()
+        return frame.sort_values(["accepted", "row"], kind="stable").reset_index(drop=True)
+
+    def _latest(self, snapshot: Snapshot) -> pd.DataFrame:
+        every = self._all(snapshot)
+        return every.drop_duplicates("field_id", keep="last").sort_values("field_id").reset_index(drop=True)
+
+
+def _new_versions(fields: pd.DataFrame, current: pd.DataFrame) -> pd.DataFrame:
+    known = current[~current["withdrawn"].astype(bool)].set_index("field_id")
+    standing = known[["version", "box"]].reindex(fields["field_id"])
+    same_version = standing["version"].to_numpy() == fields["version"].to_numpy()
+    same_box = standing["box"].fillna("").to_numpy() == fields["box"].fillna("").to_numpy()
+    return fields[~np.asarray(same_version & same_box, dtype=bool)]
+
+
+def _to_arrow(rows: pd.DataFrame) -> pa.Table:
+    columns = {}
+    for item in SCHEMA:
+        values = rows[item.name].astype(object).where(rows[item.name].notna(), None)
+        columns[item.name] = pa.array(values.tolist(), type=item.type)
+    return pa.table(columns, schema=SCHEMA)
