@@ -1,0 +1,1 @@
+"""Pixels to numbers: coverage weights, statistics, kernels. Import from the defining module."""

@@ -1,0 +1,242 @@
+"""The loops, compiled: every sum is taken in one fixed order, so that bits depend on the pixels alone.
+
+Order: the pixels of a segment (one field in one block of 256 x 256 pixels) row-major; the segments of a field by block,
+row-major. No `fastmath`, and no compiler contracts or reorders floating-point operations without it. Kernels read
+pixels in their stored type and release the GIL; only the outermost loops are compiled for each stored type.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from geofield.reduce.statistics import COUNT, M2, MAJORITY, MAX, MEAN, MIN, MINORITY, QUANTILE, SUM
+
+
+def _compiled(function: Callable[..., Any], signature: Any = None) -> Any:
+    """A compiled function; on disk for the next process where there is a place to write, else compiled in each."""
+    njit = functools.partial(numba.njit, signature, nogil=True, fastmath=False, error_model="numpy")
+    try:
+        return njit(cache=True)(function)
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+        return njit()(function)
+
+
+RUN = 12
+"""Runs of this length are sorted by insertion before they are merged; 8 to 24 are equally fast."""
+
+
+@_compiled
+def totals(weight: Any, segment_start: Any, start: Any, out: Any) -> None:
+    """Sum of the weights of each field, in the order in which `count` is summed."""
+    for field in range(len(start) - 1):
+        total = 0.0
+        for segment in range(start[field], start[field + 1]):
+            part = 0.0
+            for pixel in range(segment_start[segment], segment_start[segment + 1]):
+                part += weight[pixel]
+            total += part
+        out[field] = total
+
+
+@_compiled
+def _moments_of(value: Any, weight: Any, n: int, out: Any) -> None:
+    """Moments of `n` > 0 pixels, in two passes; about the first value, so that a constant field has no spread."""
+    origin = value[0]
+    count = shifted = total = 0.0
+    least = greatest = origin
+    for i in range(n):
+        x, c = value[i], weight[i]
+        count += c
+        shifted += c * (x - origin)
+        total += c * x
+        least = x if x < least else least
+        greatest = x if x > greatest else greatest
+    mean = origin + shifted / count
+    spread = 0.0
+    for i in range(n):
+        away = value[i] - mean
+        spread += weight[i] * (away * away)
+    out[COUNT], out[MEAN], out[M2], out[MIN], out[MAX], out[SUM] = count, mean, spread, least, greatest, total
+
+
+def _moments(
+    data: Any, fill: Any, fills: bool, scale: float, y0: int, x0: int, row: Any, col: Any, weight: Any,
+    segment_start: Any, out: Any,
+) -> None:  # fmt: skip
+    """Moments of every segment at every time: `out` is (time, segment, 6), all zeros where no pixel is valid."""
+    longest = 1
+    for segment in range(len(segment_start) - 1):
+        longest = max(longest, segment_start[segment + 1] - segment_start[segment])
+    value, share = np.empty(longest), np.empty(longest)
+    for time in range(data.shape[0]):
+        for segment in range(len(segment_start) - 1):
+            n = 0
+            for pixel in range(segment_start[segment], segment_start[segment + 1]):
+                raw = data[time, row[pixel] - y0, col[pixel] - x0]
+                x = np.float64(raw) * scale
+                value[n], share[n] = x, weight[pixel]
+                n += x == x and not (fills and raw == fill)
+            if n:
+                _moments_of(value, share, n, out[time, segment])
+
+
+@_compiled
+def merge(moments: Any, start: Any, out: Any) -> None:
+    """Moments of fields (time, field, 6) from those of their segments (time, segment, 6), in order.
+
+    Chan, Golub, LeVeque (1983), "Algorithms for computing the sample variance", eq. 2.1.
+    """
+    for time in range(moments.shape[0]):
+        for field in range(len(start) - 1):
+            whole = out[time, field]
+            for segment in range(start[field], start[field + 1]):
+                part = moments[time, segment]
+                if part[COUNT] == 0:
+                    continue
+                if whole[COUNT] == 0:
+                    whole[:] = part
+                    continue
+                count = whole[COUNT] + part[COUNT]
+                apart = part[MEAN] - whole[MEAN]
+                whole[M2] += part[M2] + apart * apart * (whole[COUNT] * part[COUNT] / count)
+                whole[MEAN] += apart * (part[COUNT] / count)
+                whole[MIN] = min(whole[MIN], part[MIN])
+                whole[MAX] = max(whole[MAX], part[MAX])
+                whole[SUM] += part[SUM]
+                whole[COUNT] = count
+
+
+@_compiled
+def _sort(value: Any, weight: Any, n: int, value2: Any, weight2: Any) -> bool:
+    """Stable merge sort by value; True when the result lies in the second pair of arrays."""
+    for low in range(0, n, RUN):
+        for i in range(low + 1, min(low + RUN, n)):
+            x, c, j = value[i], weight[i], i
+            while j > low and value[j - 1] > x:
+                value[j], weight[j] = value[j - 1], weight[j - 1]
+                j -= 1
+            value[j], weight[j] = x, c
+    width, swapped = RUN, False
+    while width < n:
+        for low in range(0, n, 2 * width):
+            middle, high = min(low + width, n), min(low + 2 * width, n)
+            i, j = low, middle
+            for k in range(low, high):
+                if j >= high or (i < middle and value[i] <= value[j]):
+                    value2[k], weight2[k] = value[i], weight[i]
+                    i += 1
+                else:
+                    value2[k], weight2[k] = value[j], weight[j]
+                    j += 1
+        value, weight, value2, weight2 = value2, weight2, value, weight
+        swapped = not swapped
+        width *= 2
+    return swapped
+
+
+@_compiled
+def _distinct(value: Any, weight: Any, n: int) -> int:
+    """Equal neighbours become one, with their weights summed in order; how many are left."""
+    last = 0
+    for i in range(1, n):
+        if value[i] == value[last]:
+            weight[last] += weight[i]
+        else:
+            last += 1
+            value[last], weight[last] = value[i], weight[i]
+    return last + 1
+
+
+@_compiled
+def _quantile(value: Any, weight: Any, n: int, q: float) -> Any:
+    """Of `n` distinct values in ascending order: https://stats.stackexchange.com/a/13223, as exactextract does it."""
+    total = 0.0
+    for i in range(n):
+        total += weight[i]
+    wanted = q * (total * (n - 1.0))
+    before, left = 0.0, 0.0
+    for i in range(1, n):
+        before += weight[i - 1]
+        right = i * weight[i] + (n - 1.0) * before
+        if right > wanted:
+            return value[i - 1] + (wanted - left) * (value[i] - value[i - 1]) / (right - left)
+        left = right
+    return value[n - 1]
+
+
+@_compiled
+def _sorted_statistics(
+    value: Any, weight: Any, n: int, value2: Any, weight2: Any, codes: Any, quantiles: Any, out: Any
+) -> None:
+    """Statistics of `n` > 0 pairs; sorts them in place."""
+    if _sort(value, weight, n, value2, weight2):
+        value, weight = value2, weight2
+    n = _distinct(value, weight, n)
+    for k in range(len(codes)):
+        if codes[k] == QUANTILE:
+            out[k] = _quantile(value, weight, n, quantiles[k])
+        elif codes[k] == MAJORITY or codes[k] == MINORITY:
+            best = 0
+            for i in range(1, n):
+                if codes[k] == MAJORITY:
+                    best = i if weight[i] >= weight[best] else best
+                else:
+                    best = i if weight[i] < weight[best] else best
+            out[k] = value[best]
+        else:
+            out[k] = n
+
+
+def _sorted(
+    data: Any, fill: Any, fills: bool, scale: float, y0: int, x0: int, row: Any, col: Any, weight: Any,
+    segment_start: Any, start: Any, fields: Any, codes: Any, quantiles: Any, out: Any,
+) -> None:  # fmt: skip
+    """Statistics of pairs of some fields: `out` is (time, fields, codes), untouched where no pixel is valid."""
+    longest = 1
+    for field in fields:
+        longest = max(longest, segment_start[start[field + 1]] - segment_start[start[field]])
+    value, share, value2, share2 = np.empty(longest), np.empty(longest), np.empty(longest), np.empty(longest)
+    for time in range(data.shape[0]):
+        for k in range(len(fields)):
+            n = 0
+            for pixel in range(segment_start[start[fields[k]]], segment_start[start[fields[k] + 1]]):
+                raw = data[time, row[pixel] - y0, col[pixel] - x0]
+                x = np.float64(raw) * scale
+                value[n], share[n] = x, weight[pixel]
+                n += x == x and not (fills and raw == fill)
+            if n:
+                _sorted_statistics(value, share, n, value2, share2, codes, quantiles, out[time, k])
+
+
+_INT, _FLOAT = types.Array(types.int64, 1, "C", readonly=True), types.Array(types.float64, 1, "C", readonly=True)
+_INDEX, _OUT = types.Array(types.int32, 1, "C", readonly=True), types.Array(types.float64, 3, "C")
+
+
+def _pixels(dtype: Any) -> tuple[Any, ...]:
+    """Types of what every kernel over pixels begins with. Any layout: a slice of a larger array is not copied."""
+    number = numba.from_dtype(np.dtype(dtype))
+    data = types.Array(number, 3, "A", readonly=True)
+    return data, number, types.boolean, types.float64, types.int64, types.int64, _INDEX, _INDEX, _FLOAT, _INT
+
+
+@functools.cache
+def moments_kernel(dtype: Any) -> Callable[..., None]:
+    """`_moments` for one stored type."""
+    kernel: Callable[..., None] = _compiled(_moments, [types.void(*_pixels(dtype), _OUT)])
+    return kernel
+
+
+@functools.cache
+def sorted_kernel(dtype: Any) -> Callable[..., None]:
+    """`_sorted` for one stored type."""
+    signature = types.void(*_pixels(dtype), _INT, _INT, _INT, _FLOAT, _OUT)
+    kernel: Callable[..., None] = _compiled(_sorted, [signature])
+    return kernel
