@@ -44,9 +44,10 @@ def _read_steps(array: zarr.Array[Any], steps: npt.NDArray[np.int64], window: Wi
     return np.asarray(array.oindex[steps, rows, columns])
 
 
-def read_digests(group: zarr.Group) -> npt.NDArray[np.uint64]:
-    """(time, tile_y, tile_x)."""
-    return np.asarray(array_of(group, "digest")[:], dtype=np.uint64)
+def read_digests(group: zarr.Group, steps: slice = slice(None)) -> npt.NDArray[np.uint64]:
+    """(time, tile_y, tile_x) at some steps; a negative start counts from the end."""
+    array = array_of(group, "digest")
+    return np.asarray(array[slice(*steps.indices(array.shape[0]))], dtype=np.uint64)
 
 
 def read_items(group: zarr.Group) -> list[str]:

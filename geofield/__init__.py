@@ -1,0 +1,72 @@
+"""Field statistics from satellite imagery: a cube per box that every day extends, and rows per field and day."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geofield.boxes import Box as Box
+    from geofield.boxfiles import read_boxes as read_boxes
+    from geofield.cube.cube import Cube as Cube
+    from geofield.errors import GeofieldError as GeofieldError
+    from geofield.facade import Store as Store
+    from geofield.facade import create_store as create_store
+    from geofield.facade import open_store as open_store
+    from geofield.fields import FieldOptions as FieldOptions
+    from geofield.fields import read_fields as read_fields
+    from geofield.pipeline import Run as Run
+    from geofield.reduce.coverage import Coverage as Coverage
+    from geofield.reduce.coverage import coverage as coverage
+    from geofield.reduce.zonal import zonal_stats as zonal_stats
+    from geofield.source import open_source as open_source
+
+__version__ = "0.1.0"
+
+# name -> defining module; loaded when first asked for, so that importing geofield costs little
+_NAMES = {
+    "Box": "geofield.boxes",
+    "Coverage": "geofield.reduce.coverage",
+    "Cube": "geofield.cube.cube",
+    "FieldOptions": "geofield.fields",
+    "GeofieldError": "geofield.errors",
+    "Run": "geofield.pipeline",
+    "Store": "geofield.facade",
+    "coverage": "geofield.reduce.coverage",
+    "create_store": "geofield.facade",
+    "open_source": "geofield.source",
+    "open_store": "geofield.facade",
+    "read_boxes": "geofield.boxfiles",
+    "read_fields": "geofield.fields",
+    "zonal_stats": "geofield.reduce.zonal",
+}
+
+__all__ = [
+    "Box",
+    "Coverage",
+    "Cube",
+    "FieldOptions",
+    "GeofieldError",
+    "Run",
+    "Store",
+    "__version__",
+    "coverage",
+    "create_store",
+    "open_source",
+    "open_store",
+    "read_boxes",
+    "read_fields",
+    "zonal_stats",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'geofield' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_NAMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,256 @@
+"""A store as people use it: its boxes, cubes, fields and rows."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from geofield.boxes import MAX_PIXELS, Box, check_box_id, resolve_grid
+from geofield.cube.cube import Cube
+from geofield.errors import BoxError, ConfigurationError, CorruptStoreError, InputError, NotFoundError
+from geofield.fields import Placement, place_fields
+from geofield.pipeline.boxfields import BoxFields, box_fields
+from geofield.pipeline.layers import cube_schema
+from geofield.pipeline.run import Run, package_version
+from geofield.recipe.variables import check_recipe
+from geofield.registry import FieldRegistry
+from geofield.results.rows import Results
+from geofield.source import open_source
+from geofield.source.protocol import Source
+from geofield.store import Location
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+FORMAT = 1
+_DESCRIPTION = "geofield.json"
+
+
+class Store:
+    """A store that exists. Made by `open_store` or `create_store`.
+
+    Parameters
+    ----------
+    location
+        Where it lies.
+    defaults
+        What new boxes have when neither their file nor the caller says.
+    """
+
+    def __init__(self, location: Location, defaults: Mapping[str, Any]) -> None:
+        self.location = location
+        self.defaults = dict(defaults)
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        """The directory, or `s3://bucket/prefix`."""
+        return self.location.url
+
+    # --- boxes -----------------------------------------------------------------------------------------------------
+
+    def boxes(self) -> dict[str, Box]:
+        """Every box by its id."""
+        infos = [info for info in self.location.list("boxes") if info.key.endswith(".json")]
+        boxes = (self._read_box(info.key) for info in infos)
+        return {box.id: box for box in boxes}
+
+    def box(self, box_id: str) -> Box:
+        """One box; `NotFoundError` names those that there are."""
+        check_box_id(box_id)
+        try:
+            return self._read_box(f"boxes/{box_id}.json")
+        except NotFoundError as error:
+            known = ", ".join(self.boxes()) or "none yet; add one with `geofield add-box`"
+            raise NotFoundError(f"There is no box {box_id!r} in {self.url}; it has: {known}.") from error
+
+    def _read_box(self, key: str) -> Box:
+        try:
+            return Box.model_validate_json(self.location.read(key))
+        except ValueError as error:
+            if isinstance(error, NotFoundError):
+                raise
+            raise CorruptStoreError(f"{key} in {self.url} is not a box: {error}") from error
+
+    def add_box(self, box: Box, max_pixels: int = MAX_PIXELS) -> Box:
+        """Register a box: resolve its grid, make its empty cube.
+
+        Adding the same box again changes nothing.
+
+        Raises
+        ------
+        BoxError
+            Another box has this id.
+        GridError, RecipeError, SourceError
+            The box asks for what cannot be.
+        """
+        source = open_source(box.source)
+        check_recipe(box, source.bands())
+        grid = resolve_grid(box, source.native_geobox() if box.grid.native else None, max_pixels)
+        resolved = box.model_copy(update={"pixels": grid.to_dict()})
+        cube_schema(resolved, grid)
+        key = f"boxes/{box.id}.json"
+        if not self.location.create(key, resolved.model_dump_json(indent=1).encode()):
+            standing = self._read_box(key)
+            if standing != resolved:
+                raise BoxError(
+                    f"Box {box.id!r} is in the store already, with other {_difference(standing, resolved)}. Give the new "
+                    "one another id."
+                )
+        self.cube(box.id).create(cube_schema(resolved, grid), Run().metadata("create", []))
+        return resolved
+
+    def source(self, box_id: str) -> Source:
+        """Where the pixels of a box come from."""
+        return open_source(self.box(box_id).source)
+
+    # --- cubes, fields, rows ---------------------------------------------------------------------------------------
+
+    def cube(self, box_id: str) -> Cube:
+        """The cube of a box."""
+        return Cube(self.location, check_box_id(box_id))
+
+    def results(self, box_id: str) -> Results:
+        """The rows table of a box, as the pipeline takes it."""
+        return Results(self.location, check_box_id(box_id))
+
+    @property
+    def registry(self) -> FieldRegistry:
+        """Every version of every field."""
+        return FieldRegistry(self.location)
+
+    def fields(self) -> gpd.GeoDataFrame:
+        """The current version of every field, longitude and latitude, indexed by field id."""
+        from geofield.fields import field_geometries
+        from geofield.grid import parse_crs
+
+        return field_geometries(self.registry.current(), parse_crs("EPSG:4326"), 1e-9)
+
+    def place(self, table: pd.DataFrame, boxes: Mapping[str, Box] | None = None) -> Placement:
+        """Which boxes some field versions belong to."""
+        return place_fields(table, self.boxes() if boxes is None else boxes)
+
+    def box_fields(self, box_id: str, field_ids: Sequence[str] | None = None) -> BoxFields:
+        """The current fields of a box, ready for the pipeline."""
+        box = self.box(box_id)
+        current = self.registry.current()
+        if field_ids is not None:
+            current = current[current["field_id"].isin(list(field_ids))]
+        placed = self.place(current, {box_id: box}).table
+        return box_fields(box, placed)
+
+    def rows(
+        self,
+        box: str | None = None,
+        field: str | Sequence[str] | None = None,
+        *,
+        start: dt.date | str | None = None,
+        end: dt.date | str | None = None,
+        geometry: bool = False,
+        as_of: int | dt.datetime | None = None,
+    ) -> pd.DataFrame:
+        """Rows by box, field and date.
+
+        Parameters
+        ----------
+        box
+            Default: every box.
+        field
+            One id or several; default all.
+        start, end
+            Days, both included.
+        geometry
+            A GeoDataFrame with the fields' polygons in longitude and latitude.
+        as_of
+            A time or a version of the table.
+        """
+        names = [box] if box is not None else sorted(self.boxes())
+        if box is not None:
+            self.box(box)
+        wanted = [field] if isinstance(field, str) else None if field is None else list(field)
+        low, high = (_day(value) if value is not None else None for value in (start, end))
+        parts = [self.results(name).read(fields=wanted, start=low, end=high, as_of=as_of) for name in names]
+        filled = [part for part in parts if len(part)] or parts[:1]
+        frame = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+        if not geometry:
+            return frame
+        import geopandas as gpd
+
+        shapes = self.fields()["geometry"]
+        return gpd.GeoDataFrame(frame, geometry=shapes.reindex(frame["field_id"]).to_numpy(), crs="EPSG:4326")
+
+
+def create_store(
+    url: str | os.PathLike[str],
+    defaults: Mapping[str, Any] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Store:
+    """Make a store, or open it when it exists with the same defaults.
+
+    Raises
+    ------
+    UnsafeStoreError
+        The server lacks a guarantee that every commit relies on.
+    ConfigurationError
+        There is a store with other defaults.
+    """
+    location = Location.parse(url, storage_options)
+    location.probe()
+    description = {"format": FORMAT, "defaults": dict(defaults or {}), "geofield": package_version("geofield")}
+    if location.create(_DESCRIPTION, json.dumps(description, indent=1).encode()):
+        return Store(location, description["defaults"])  # type: ignore[arg-type]
+    store = open_store(url, storage_options)
+    if defaults is not None and store.defaults != dict(defaults):
+        raise ConfigurationError(f"{store.url} is a store already, with other defaults: {store.defaults}.")
+    return store
+
+
+def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Store:
+    """Open a store.
+
+    Parameters
+    ----------
+    url
+        A directory, or `s3://bucket/prefix`.
+    storage_options
+        `endpoint_url`, `region`, `anonymous`; the AWS variables are the default. Credentials come from the environment
+        or the AWS files.
+
+    Raises
+    ------
+    NotFoundError
+        There is no store.
+    """
+    location = Location.parse(url, storage_options)
+    try:
+        value = json.loads(location.read(_DESCRIPTION))
+    except NotFoundError as error:
+        raise NotFoundError(f"There is no store at {location.url}. Make one: geofield init {location.url}") from error
+    except ValueError as error:
+        raise CorruptStoreError(f"{_DESCRIPTION} in {location.url} is not JSON: {error}") from error
+    if value.get("format") != FORMAT:
+        raise CorruptStoreError(
+            f"{location.url} has format {value.get('format')!r}; this version of geofield reads {FORMAT}. Update geofield."
+        )
+    return Store(location, value.get("defaults", {}))
+
+
+def _difference(one: Box, other: Box) -> str:
+    names = [name for name in type(one).model_fields if getattr(one, name) != getattr(other, name)]
+    return ", ".join(names)
+
+
+def _day(value: dt.date | str) -> dt.date:
+    if isinstance(value, dt.date):
+        return value
+    try:
+        return dt.date.fromisoformat(value)
+    except ValueError as error:
+        raise InputError(f"{value!r} is not a day; write YYYY-MM-DD.") from error

@@ -1,0 +1,23 @@
+"""What moves data through the stages: the only package that names two of them.
+
+`append_day` and `append_days` extend a cube, `reduce_days` brings rows up to date from a stored cube, and
+`fill_late_fields` gives late fields their past; the last two have no source to read from.
+"""
+
+from geofield.pipeline.append import AppendReport, append_day, append_days
+from geofield.pipeline.boxfields import BoxFields, box_fields
+from geofield.pipeline.late import LateReport, fill_late_fields, missing_rows, reduce_days
+from geofield.pipeline.run import Run
+
+__all__ = [
+    "AppendReport",
+    "BoxFields",
+    "LateReport",
+    "Run",
+    "append_day",
+    "append_days",
+    "box_fields",
+    "fill_late_fields",
+    "missing_rows",
+    "reduce_days",
+]

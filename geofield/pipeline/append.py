@@ -1,0 +1,335 @@
+"""Extending a cube by days, each on top of the day before it, and their rows right after."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dask
+import numpy as np
+import numpy.typing as npt
+from dask.delayed import Delayed, delayed
+
+from geofield.cube.attempt import Attempt, NewDay
+from geofield.cube.cube import Cube, Head, to_date, to_day
+from geofield.cube.view import read_digests
+from geofield.errors import LostRaceError, MissingDaysError
+from geofield.pipeline.boxfields import BoxFields
+from geofield.pipeline.days import DayInputs, day_inputs, touching
+from geofield.pipeline.layers import row_values, statistics_of, value_columns
+from geofield.pipeline.run import Run
+from geofield.pipeline.tile import Carry, Outcome, TileDay, TileJob, count_tile, rank, run_tile_day
+from geofield.recipe.variables import check_recipe
+from geofield.reduce.coverage import Coverage
+from geofield.reduce.kernels import combine
+from geofield.results.rows import Numbers, Results, build_rows
+from geofield.source.protocol import Source
+
+WINDOW = 8
+"""Days of one attempt: so far the state passes from task to task in memory, and so much a lost worker costs."""
+
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class AppendReport:
+    """What an append did; it adds up.
+
+    Attributes
+    ----------
+    days_appended, days_present
+        Days that were published now; days that were there already from the same inputs.
+    source_reads, source_bytes
+        Counted where the pixels were read.
+    cube_objects_written
+        Shards that hold a value.
+    """
+
+    days_appended: int = 0
+    days_present: int = 0
+    source_reads: int = 0
+    source_bytes: int = 0
+    cube_objects_written: int = 0
+    rows_written: int = 0
+    tasks: int = 0
+
+    def __add__(self, other: AppendReport) -> AppendReport:
+        return AppendReport(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+
+def append_day(
+    day: dt.date, source: Source, fields: BoxFields, cube: Cube, results: Results, run: Run | None = None
+) -> AppendReport:
+    """Append one day to a cube and write the rows of the fields. See `append_days`."""
+    return append_days(day, day, source, fields, cube, results, run)
+
+
+def append_days(
+    start: dt.date,
+    end: dt.date,
+    source: Source,
+    fields: BoxFields,
+    cube: Cube,
+    results: Results,
+    run: Run | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> AppendReport:
+    """Append consecutive days to a cube, a window of a few days at a time.
+
+    A window is published by one compare-and-swap, then its rows are committed. Work runs on Dask's active scheduler.
+    Days that the cube holds already are left alone.
+
+    Parameters
+    ----------
+    start, end
+        Both included. `start` has to follow the cube's last day, or be the box's start.
+    fields
+        Those that get rows for these days.
+    progress
+        Called with the number of days that were just finished.
+
+    Raises
+    ------
+    MissingDaysError
+        Days before `start` are missing; they are named.
+    LostRaceError
+        Other writers kept publishing first.
+    """
+    run = run or Run()
+    check_recipe(fields.box, source.bands())
+    tell = progress or (lambda days: None)
+    report = AppendReport()
+    tries = 0
+    while True:
+        head = cube.head()
+        todo = _missing_days(fields, head, start, end)
+        present = (end - start).days + 1 - len(todo)
+        if not todo:
+            tell(present - report.days_appended - report.days_present)
+            return replace(report, days_present=present - report.days_appended)
+        window = todo[:WINDOW]
+        try:
+            done = _append_window(window, source, fields, cube, head, results, run, f"{run.id}-{window[0]}-{tries}")
+        except LostRaceError:
+            tries += 1
+            if tries == _TRIES:
+                raise
+            continue
+        tell(len(window))
+        report += done
+
+
+def _missing_days(fields: BoxFields, head: Head, start: dt.date, end: dt.date) -> list[dt.date]:
+    if not len(head.days) and start != fields.box.start:
+        raise MissingDaysError(
+            f"Box {fields.box.id} starts on {fields.box.start} and its cube is empty; {start} cannot be its first day. "
+            f"Missing: {fields.box.start} to {start - dt.timedelta(days=1)}. Append those first."
+            if start > fields.box.start
+            else f"Box {fields.box.id} starts on {fields.box.start}; {start} is before that."
+        )
+    if len(head.days) and to_day(start) > int(head.days[-1]) + 1:
+        raise MissingDaysError(
+            f"Box {fields.box.id}: {start} cannot be appended, the day before it is not there. Missing: "
+            f"{to_date(int(head.days[-1]) + 1)} to {start - dt.timedelta(days=1)}. Append those first."
+        )
+    first = int(head.days[-1]) + 1 if len(head.days) else to_day(start)
+    return [to_date(day) for day in range(max(first, to_day(start)), to_day(end) + 1)]
+
+
+def _append_window(
+    dates: Sequence[dt.date],
+    source: Source,
+    fields: BoxFields,
+    cube: Cube,
+    head: Head,
+    results: Results,
+    run: Run,
+    name: str,
+) -> AppendReport:
+    before = _last_digests(cube, head)
+    days = day_inputs(fields.box, fields.grid, source, dates, before)
+    active = np.flatnonzero(fields.active(dates).any(axis=0))
+    chosen = fields.take(active)
+    attempt = Attempt(cube, name, head.snapshot)
+    try:
+        attempt.grow([NewDay(one.day, one.acquired, one.digests) for one in days])
+        outcomes, forks, tasks = _run_window(attempt, days, source, chosen, cube, head, name)
+        items = [_items_json(one, outcomes.get(step, [])) for step, one in enumerate(days, attempt.first_step)]
+        message = f"append {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "")
+        snapshot = attempt.write(forks, items, message, run.metadata("append", dates))
+    except BaseException:
+        attempt.abandon()
+        raise
+    attempt.publish(snapshot)
+    written = _commit_rows(days, outcomes, attempt.first_step, chosen, results, run)
+    every = [outcome for found in outcomes.values() for outcome in found]
+    return AppendReport(
+        days_appended=len(days),
+        source_reads=sum(one.source_reads for one in every),
+        source_bytes=sum(one.source_bytes for one in every),
+        cube_objects_written=sum(one.shards for one in every),
+        rows_written=written,
+        tasks=tasks,
+    )
+
+
+def _last_digests(cube: Cube, head: Head) -> npt.NDArray[np.uint64] | None:
+    if not len(head.days):
+        return None
+    last: npt.NDArray[np.uint64] = read_digests(cube.group(head.snapshot), slice(-1, None))[0]
+    return last
+
+
+def _run_window(
+    attempt: Attempt,
+    days: Sequence[DayInputs],
+    source: Source,
+    fields: BoxFields,
+    cube: Cube,
+    head: Head,
+    name: str,
+) -> tuple[dict[int, list[Outcome]], list[Any], int]:
+    """step -> outcomes of its tiles; the forks that were written; how many tasks it took."""
+    grid, box = fields.grid, fields.box
+    fork = attempt.fork()
+    jobs: dict[tuple[int, int], tuple[TileJob, list[TileDay]]] = {}
+    for tile in grid.tiles():
+        job = TileJob(box, cube.schema, source, grid.tile_window(*tile), _last_acquired(head))
+        jobs[tile] = job, [
+            TileDay(step, one.day, one.date, one.acquired, tuple(touching(one.acquisitions, grid, tile)))
+            for step, one in enumerate(days, attempt.first_step)
+        ]
+    ranks, counted = _ranks(jobs, days, name)
+    chains = [
+        _chain(job, tile_days, fork, _cover_in(fields.cover, job), ranks, f"{box.id}", tile, name)
+        for tile, (job, tile_days) in jobs.items()
+    ]
+    chains = [chain for chain in chains if chain is not None]
+    carries: list[Carry]
+    carries, extra = dask.compute(chains, counted)
+    outcomes: dict[int, list[Outcome]] = {}
+    for carry in carries:
+        for outcome in carry.outcomes:
+            outcomes.setdefault(outcome.step, []).append(outcome)
+    for step, parts in zip([attempt.first_step] * len(extra), extra, strict=True):
+        reads, size = sum(part[1] for part in parts), sum(part[2] for part in parts)
+        outcomes.setdefault(step, []).append(Outcome(step, None, {}, reads, size, 0))
+    tasks = sum(len(carry.outcomes) for carry in carries) + sum(len(parts) for parts in extra)
+    return outcomes, [carry.fork for carry in carries], tasks
+
+
+def _last_acquired(head: Head) -> tuple[int, int] | None:
+    steps = np.flatnonzero(head.acquired)
+    return (int(steps[-1]), int(head.days[steps[-1]])) if len(steps) else None
+
+
+def _cover_in(cover: Coverage, job: TileJob) -> Coverage | None:
+    part = cover.within(job.window)
+    return part if len(part.segment_block) else None
+
+
+def _ranks(
+    jobs: Mapping[tuple[int, int], tuple[TileJob, list[TileDay]]], days: Sequence[DayInputs], name: str
+) -> tuple[dict[dt.date, Delayed], list[list[Delayed]]]:
+    """For days of several acquisitions: the order of merging, and the counts that it comes from.
+
+    Valid pixels are counted over the whole box, so that the order does not depend on the tiles; the pixels of such a
+    day are read twice, which costs less than to hold them until every tile was counted.
+    """
+    ranks: dict[dt.date, Delayed] = {}
+    counted: list[list[Delayed]] = []
+    for number, one in enumerate(days):
+        if len(one.acquisitions) < 2:
+            continue
+        parts = [
+            delayed(count_tile, pure=False)(
+                job, tile_days[number], dask_key_name=f"count {job.box.id} {one.date} tile {tile[0]},{tile[1]} {name}"
+            )
+            for tile, (job, tile_days) in jobs.items()
+            if tile_days[number].acquisitions
+        ]
+        ranks[one.date] = delayed(rank, pure=False)(
+            one.acquisitions, parts, dask_key_name=f"rank {one.date} {name}"
+        )
+        counted.append(parts)
+    return ranks, counted
+
+
+def _chain(
+    job: TileJob,
+    days: Sequence[TileDay],
+    fork: bytes,
+    cover: Coverage | None,
+    ranks: Mapping[dt.date, Delayed],
+    box_id: str,
+    tile: tuple[int, int],
+    name: str,
+) -> Delayed | None:
+    """One task per day that has something to do, each fed by the one before it."""
+    work = [day for day in days if day.acquired or cover is not None]
+    where = f"tile {tile[0]},{tile[1]}"
+    carry: Any = fork
+    shared = delayed(cover, pure=False, name=f"weights {box_id} {where} {name}") if cover is not None else None
+    for day in work:
+        carry = delayed(run_tile_day, pure=False)(
+            job,
+            day,
+            carry,
+            shared,
+            ranks.get(day.date),
+            day is work[-1],
+            dask_key_name=f"append {box_id} {day.date} {where} {name}",
+        )
+    return carry if work else None
+
+
+def _items_json(day: DayInputs, outcomes: Sequence[Outcome]) -> str:
+    """The day's acquisitions, and by variable how many of their pixels were valid."""
+    valid: dict[str, dict[str, int]] = {one.id: {} for one in day.acquisitions}
+    for outcome in outcomes:
+        for variable, by_id in outcome.counts.items():
+            for one, count in by_id.items():
+                valid[one][variable] = valid[one].get(variable, 0) + count
+    items = [
+        {
+            "id": one.id,
+            "version": one.version,
+            "time": one.time.isoformat(),
+            **{name: value for name, value in one.properties.items()},
+            "valid_pixels": valid[one.id],
+        }
+        for one in day.acquisitions
+    ]
+    return json.dumps(items, separators=(",", ":"))
+
+
+def _commit_rows(
+    days: Sequence[DayInputs],
+    outcomes: Mapping[int, Sequence[Outcome]],
+    first_step: int,
+    fields: BoxFields,
+    results: Results,
+    run: Run,
+) -> int:
+    if not len(fields):
+        return 0
+    dates = [one.date for one in days]
+    stats = statistics_of(fields.box)
+    by_day = [
+        combine([found.partial for found in outcomes.get(step, ()) if found.partial is not None], fields.cover, stats)
+        for step in range(first_step, first_step + len(days))
+    ]
+    combined = {name: np.concatenate([one[name] for one in by_day]) for name in by_day[0]}
+    numbers = Numbers(
+        dates,
+        np.array([one.acquired for one in days], dtype=np.bool_),
+        np.arange(len(fields)),
+        fields.active(dates),
+        row_values(fields.box, combined, fields.cover.total),
+        fields.digests(np.stack([one.digests for one in days])),
+    )
+    rows = build_rows(fields.box.id, fields.columns, numbers, value_columns(fields.box))
+    return results.commit(rows, run.metadata("append", dates))

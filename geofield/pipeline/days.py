@@ -1,0 +1,101 @@
+"""What the days of a box are made of, before any pixel is read: acquisitions by day, and the digest of each tile."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from geofield.boxes import Box
+from geofield.cube.cube import to_day
+from geofield.grid import Grid, parse_crs
+from geofield.projection import project_bounds
+from geofield.recipe.digest import recipe_digest, tile_digest
+from geofield.source.protocol import Acquisition, Source
+
+
+@dataclass(frozen=True)
+class DayInputs:
+    """One day of a box: its acquisitions by time, and the tiles' digests.
+
+    Attributes
+    ----------
+    digests
+        (tile_y, tile_x) uint64.
+    """
+
+    date: dt.date
+    acquisitions: tuple[Acquisition, ...]
+    digests: npt.NDArray[np.uint64]
+
+    @property
+    def day(self) -> int:
+        """Days since 1970-01-01."""
+        return to_day(self.date)
+
+    @property
+    def acquired(self) -> bool:
+        """Whether some acquisition came."""
+        return bool(self.acquisitions)
+
+
+def day_inputs(
+    box: Box, grid: Grid, source: Source, dates: Sequence[dt.date], before: npt.NDArray[np.uint64] | None
+) -> list[DayInputs]:
+    """Search the catalogue for consecutive days.
+
+    Parameters
+    ----------
+    before
+        (tile_y, tile_x) digests of the day before the first; None when that is the box's start.
+    """
+    found = acquisitions_by_day(box, grid, source, dates)
+    recipe = recipe_digest(box, grid)
+    stateful = any(variable.state for variable in box.variables.values())
+    result = []
+    for date in dates:
+        acquisitions = tuple(found.get(date, ()))
+        digests = np.empty(grid.tiles_shape, dtype=np.uint64)
+        for tile_y, tile_x in grid.tiles():
+            items = [(one.id, one.version) for one in touching(acquisitions, grid, (tile_y, tile_x))]
+            earlier = int(before[tile_y, tile_x]) if stateful and before is not None else None
+            digests[tile_y, tile_x] = tile_digest(recipe, items, earlier)
+        result.append(DayInputs(date, acquisitions, digests))
+        before = digests
+    return result
+
+
+def acquisitions_by_day(
+    box: Box, grid: Grid, source: Source, dates: Sequence[dt.date]
+) -> dict[dt.date, list[Acquisition]]:
+    """The acquisitions of some days, by the box's own rule for what a day is."""
+    margin = dt.timedelta(days=1 if box.day == "solar" else 0)
+    shift = dt.timedelta(hours=_longitude(grid) / 15) if box.day == "solar" else dt.timedelta()
+    wanted = set(dates)
+    result: dict[dt.date, list[Acquisition]] = {}
+    for one in sorted(source.search(grid, min(dates) - margin, max(dates) + margin), key=lambda a: (a.time, a.id)):
+        date = (one.time.astimezone(dt.UTC) + shift).date()
+        if date in wanted:
+            result.setdefault(date, []).append(one)
+    return result
+
+
+def touching(acquisitions: Sequence[Acquisition], grid: Grid, tile: tuple[int, int]) -> Iterator[Acquisition]:
+    """Those whose footprint has area in common with a tile."""
+    window = grid.tile_window(*tile)
+    box = grid.window_geobox(window).boundingbox
+    for one in acquisitions:
+        if one.footprint is None:
+            yield one
+            continue
+        xmin, ymin, xmax, ymax = one.footprint
+        if xmin < box.right and xmax > box.left and ymin < box.top and ymax > box.bottom:
+            yield one
+
+
+def _longitude(grid: Grid) -> float:
+    west, _, east, _ = project_bounds(grid.bounds, grid.crs, parse_crs("EPSG:4326"))
+    return (west + east) / 2

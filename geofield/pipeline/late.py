@@ -1,0 +1,304 @@
+"""Rows from a stored cube: for late fields, and for days whose rows a crash left out. No source, no box task.
+
+The weights, the blocks and the kernel are those of the daily path, on the same stored integers, so the numbers are
+the same to the last bit.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import dask
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import zarr
+from dask.delayed import delayed
+
+from geofield.boxes import Box
+from geofield.cube.cube import Cube, Head, to_date
+from geofield.cube.view import read_digests, read_window
+from geofield.encoding import IntArray
+from geofield.errors import NotFoundError
+from geofield.grid import BLOCK, Window
+from geofield.pipeline import tile as tile_tasks
+from geofield.pipeline.boxfields import BoxFields
+from geofield.pipeline.layers import observation_layer, row_values, state_layers, statistics_of, value_columns
+from geofield.pipeline.run import Run
+from geofield.recipe.state import State
+from geofield.recipe.variables import encoding_of
+from geofield.reduce.coverage import Coverage
+from geofield.reduce.kernels import combine, reduce_window
+from geofield.reduce.layer import Layer
+from geofield.results.rows import Numbers, Results, build_rows
+from geofield.source.counters import counting
+
+_GROUP = 512  # pixels: fields whose windows begin in the same square of this side share their reads
+_ALONE = 2 * _GROUP  # a field wider or higher than this is read by itself
+_PIXEL_DAYS = 8_000_000  # pixels times days held at once by one task
+_FEW = 4  # groups that are cheaper to do here than to send to a scheduler
+
+Values = dict[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class LateReport:
+    """What a fill from the stored cube did; it adds up.
+
+    Attributes
+    ----------
+    source_reads, box_tasks
+        Counted where the reading happens. They are 0.
+    cube_bytes_read
+        Bytes of the decoded windows.
+    """
+
+    fields: int = 0
+    field_days: int = 0
+    source_reads: int = 0
+    box_tasks: int = 0
+    cube_bytes_read: int = 0
+    rows_written: int = 0
+
+    def __add__(self, other: LateReport) -> LateReport:
+        return LateReport(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+
+def fill_late_fields(
+    fields: BoxFields,
+    cube: Cube,
+    results: Results,
+    run: Run | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> LateReport:
+    """Give fields all their past days from the stored cube, in one commit.
+
+    Parameters
+    ----------
+    fields
+        Those to fill: each from its first day to the cube's last.
+    progress
+        Called with the number of fields just done.
+
+    Notes
+    -----
+    There is no source to read from: nothing of the cube is recomputed, and nothing of it changes.
+    """
+    run = run or Run()
+    head = cube.head()
+    if not len(head.days) or not len(fields):
+        return LateReport()
+    return _fill(fields, slice(0, len(head.days)), head, cube, results, run, "late", progress)
+
+
+def reduce_days(
+    start: dt.date, end: dt.date, fields: BoxFields, cube: Cube, results: Results, run: Run | None = None
+) -> LateReport:
+    """Write the rows of some days again from the stored cube: what a crash between cube and rows left out."""
+    run = run or Run()
+    head = cube.head()
+    steps = slice(head.step(start), head.step(end) + 1)
+    return _fill(fields, steps, head, cube, results, run, "reduce", None)
+
+
+def missing_rows(fields: BoxFields, cube: Cube, results: Results) -> pd.DataFrame:
+    """Fields that lack a row, or have one that is not current: what should exist against what exists.
+
+    Returns
+    -------
+    One line per such field: `number` (in `fields`), `field_id`, `days` (how many rows are missing or not current),
+    `first` and `last` of them, and `surplus` (rows before planting, after harvest or of another version).
+    """
+    head = cube.head()
+    dates = [to_date(day) for day in head.days]
+    wanted = fields.active(dates) if dates else np.zeros((0, len(fields)), dtype=bool)
+    digests = fields.digests(read_digests(cube.group(head.snapshot))) if dates else np.empty((0, len(fields)), object)
+    try:
+        present = results.read(columns=["field_id", "field_version", "date", "digest"])
+    except NotFoundError:
+        present = pd.DataFrame(columns=["field_id", "field_version", "date", "digest"])
+    current, surplus = _standing(fields, head, wanted, digests, present)
+    lacking = wanted & ~current
+    numbers = np.flatnonzero(lacking.any(axis=0) | (surplus > 0))
+    rows = []
+    for number in numbers:
+        steps = np.flatnonzero(lacking[:, number])
+        first, last = (dates[steps[0]], dates[steps[-1]]) if len(steps) else (None, None)
+        rows.append((int(number), fields.columns.ids[number], len(steps), first, last, int(surplus[number])))
+    return pd.DataFrame(rows, columns=["number", "field_id", "days", "first", "last", "surplus"])
+
+
+def _standing(
+    fields: BoxFields,
+    head: Head,
+    wanted: npt.NDArray[np.bool_],
+    digests: npt.NDArray[np.object_],
+    present: pd.DataFrame,
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """(time, field) whether the row is current; (field,) how many rows should not be there."""
+    current = np.zeros(wanted.shape, dtype=bool)
+    surplus = np.zeros(len(fields), dtype=np.int64)
+    number = present["field_id"].map({name: i for i, name in enumerate(fields.columns.ids)})
+    known = present[number.notna()]
+    place = number[number.notna()].astype(np.int64).to_numpy()
+    if not len(known):
+        return current, surplus
+    step = (known["date"].to_numpy(dtype="datetime64[D]").astype(np.int64) - head.days[0]).astype(np.int64)
+    same = known["field_version"].to_numpy() == np.array(fields.columns.versions, dtype=object)[place]
+    inside = (step >= 0) & (step < len(head.days))
+    belongs = same & inside
+    belongs[inside] &= wanted[step[inside], place[inside]]
+    np.add.at(surplus, place[~belongs], 1)
+    good = belongs.copy()
+    good[belongs] = known["digest"].to_numpy()[belongs] == digests[step[belongs], place[belongs]]
+    current[step[good], place[good]] = True
+    return current, surplus
+
+
+# --- the work --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one task brings back: (time, field) values of a group, and what its reading cost."""
+
+    values: Values
+    cube_bytes: int
+    source_reads: int
+    box_tasks: int
+
+
+def _fill(
+    fields: BoxFields,
+    steps: slice,
+    head: Head,
+    cube: Cube,
+    results: Results,
+    run: Run,
+    kind: str,
+    progress: Callable[[int], None] | None,
+) -> LateReport:
+    dates = [to_date(day) for day in head.days[steps]]
+    tile_digests = read_digests(cube.group(head.snapshot), steps)
+    tables: list[pa.Table] = []
+    report = LateReport()
+    for numbers, part in _parts(fields, steps, head, cube):
+        group = fields.take(numbers)
+        rows = _rows(group, dates, head.acquired[steps], part, tile_digests)
+        tables.append(rows)
+        report += LateReport(
+            fields=len(numbers),
+            field_days=rows.num_rows,
+            source_reads=part.source_reads,
+            box_tasks=part.box_tasks,
+            cube_bytes_read=part.cube_bytes,
+        )
+        if progress is not None:
+            progress(len(numbers))
+    written = results.commit(pa.concat_tables(tables), run.metadata(kind, dates)) if tables else 0
+    return report + LateReport(rows_written=written)
+
+
+def _rows(
+    fields: BoxFields,
+    dates: Sequence[dt.date],
+    acquired: npt.NDArray[np.bool_],
+    part: _Part,
+    tile_digests: npt.NDArray[np.uint64],
+) -> pa.Table:
+    numbers = Numbers(
+        dates,
+        acquired,
+        np.arange(len(fields)),
+        fields.active(dates),
+        row_values(fields.box, part.values, fields.cover.total),
+        fields.digests(tile_digests),
+    )
+    return build_rows(fields.box.id, fields.columns, numbers, value_columns(fields.box))
+
+
+def _parts(
+    fields: BoxFields, steps: slice, head: Head, cube: Cube
+) -> Iterator[tuple[npt.NDArray[np.int64], _Part]]:
+    groups = list(_groups(fields.cover, fields.grid.shape))
+    if len(groups) <= _FEW:
+        for numbers, window in groups:
+            yield numbers, _reduce_group(cube, head, steps, fields.box, fields.cover.take(numbers), window)
+        return
+    tasks = [
+        delayed(_reduce_group, pure=False)(cube, head, steps, fields.box, fields.cover.take(numbers), window)
+        for numbers, window in groups
+    ]
+    for (numbers, _), part in zip(groups, dask.compute(*tasks), strict=True):
+        yield numbers, part
+
+
+def _groups(cover: Coverage, shape: tuple[int, int]) -> Iterator[tuple[npt.NDArray[np.int64], Window]]:
+    """Fields that share reads, each group with the window around its pixels."""
+    windows = cover.windows()
+    together: dict[tuple[int, ...], list[int]] = {}
+    for number, (y0, x0, y1, x1) in enumerate(windows.tolist()):
+        if y0 < 0:
+            key: tuple[int, ...] = (-1,)
+        elif max(y1 - y0, x1 - x0) > _ALONE:
+            key = (number, number, number)
+        else:
+            key = (y0 // _GROUP, x0 // _GROUP)
+        together.setdefault(key, []).append(number)
+    for key, numbers in together.items():
+        chosen = np.array(numbers, dtype=np.int64)
+        if key == (-1,):
+            yield chosen, Window(0, 0, 1, 1)
+            continue
+        part = windows[chosen]
+        low, high = part[:, :2].min(axis=0), part[:, 2:].max(axis=0)
+        yield chosen, Window(int(low[0]), int(low[1]), int(high[0]), int(high[1])).snap(BLOCK, shape)
+
+
+def _reduce_group(cube: Cube, head: Head, steps: slice, box: Box, cover: Coverage, window: Window) -> _Part:
+    """All days of a group of fields, a few at a time so that memory stays bounded."""
+    session_group = cube.group(head.snapshot)
+    days = np.arange(len(head.days))[steps]
+    batch = max(1, _PIXEL_DAYS // (window.shape[0] * window.shape[1]))
+    stats = statistics_of(box)
+    tasks_before = tile_tasks.executed()
+    size = 0
+    parts: list[Values] = []
+    with counting() as counter:
+        for start in range(0, len(days), batch):
+            layers, read = _stored_layers(session_group, head, days[start : start + batch], box, window)
+            size += read
+            parts.append(combine([reduce_window(layers, window, cover, stats)], cover, stats))
+        reads = counter.reads
+    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return _Part(values, size, reads, tile_tasks.executed() - tasks_before)
+
+
+def _stored_layers(
+    group: zarr.Group, head: Head, days: npt.NDArray[np.int64], box: Box, window: Window
+) -> tuple[dict[str, Layer], int]:
+    """The layers of some days as they are stored, and how many bytes that was."""
+    own = days[head.acquired[days]]
+    carried = head.carried_steps()[days]
+    # before the first acquisition nothing is stored: such a day's own step reads as missing
+    source = np.where(carried < 0, days, carried)
+    stored, place = np.unique(source, return_inverse=True)
+    layers: dict[str, Layer] = {}
+    size = 0
+    for name, variable in box.variables.items():
+        encoding = encoding_of(variable)
+        observed = np.full((len(days), *window.shape), encoding.fill, encoding.dtype)
+        raw = read_window(group, [name], own, window)
+        observed[head.acquired[days]] = raw[name]
+        layers |= observation_layer(name, variable, observed)
+        size += raw[name].nbytes
+        if variable.state:
+            names = {role: f"{name}_{role}" for role in ("filled", "sigma0", "age")}
+            found: Mapping[str, IntArray] = read_window(group, list(names.values()), stored, window)
+            size += sum(array.nbytes for array in found.values())
+            state = State(*(found[names[role]][place] for role in ("filled", "sigma0", "age")), day=0)
+            layers |= state_layers(name, variable, state, days - source)
+    return layers, size
