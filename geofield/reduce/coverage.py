@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy.typing as npt
 import pandas as pd
 import shapely  # type: ignore[import-untyped]
 from exactextract import exact_extract  # type: ignore[import-untyped]
+from exactextract.feature import Feature, FeatureSource  # type: ignore[import-untyped]
 from exactextract.raster import RasterSource  # type: ignore[import-untyped]
 from odc.geo.geobox import GeoBox
 
 from geofield.errors import CrsError, GridError, InputError
-from geofield.grid import BLOCK, Window, bounds_of, check_north_up, crs_of, crs_text
+from geofield.grid import BLOCK, Window, bounds_of, check_north_up, crs_of
 from geofield.projection import project
 from geofield.reduce import kernels
 
@@ -263,6 +265,37 @@ class _CellNumbers(RasterSource):  # type: ignore[misc]
         return np.asarray(np.add.outer(first.astype(self.dtype), np.arange(nx, dtype=self.dtype)))
 
 
+class _Polygon(Feature):  # type: ignore[misc]
+    """A polygon without properties."""
+
+    def __init__(self, wkb: bytes) -> None:
+        super().__init__()
+        self.wkb = wkb
+
+    def geometry(self) -> bytes:
+        return self.wkb
+
+    def fields(self) -> list[str]:
+        return []
+
+
+class _Polygons(FeatureSource):  # type: ignore[misc]
+    """Polygons as WKB: passed as a GeoDataFrame they travel as JSON text, which takes as long as the coverage."""
+
+    def __init__(self, shapes: Geometries) -> None:
+        super().__init__()
+        self.wkb = shapely.to_wkb(shapes)
+
+    def count(self) -> int:
+        return len(self.wkb)
+
+    def __iter__(self) -> Iterator[_Polygon]:
+        return map(_Polygon, self.wkb)
+
+    def srs_wkt(self) -> None:
+        return None
+
+
 def _pixels(shapes: Geometries, geobox: GeoBox) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64], Ints]:
     """Cell numbers and weights, field after field and row-major in each, and how many each field has."""
     if not len(shapes):
@@ -270,7 +303,7 @@ def _pixels(shapes: Geometries, geobox: GeoBox) -> tuple[npt.NDArray[Any], npt.N
     rows, columns = geobox.shape.y, geobox.shape.x
     found = exact_extract(
         _CellNumbers(geobox),
-        gpd.GeoDataFrame(geometry=shapes, crs=crs_text(crs_of(geobox))),
+        _Polygons(shapes),
         ["values", "coverage"],
         output="pandas",
         # A field is never cut into parts: the last digits of the weights would depend on where.
