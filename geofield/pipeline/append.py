@@ -24,7 +24,7 @@ from geofield.pipeline.run import Run
 from geofield.pipeline.tile import Carry, Outcome, TileDay, TileJob, count_tile, rank, run_tile_day
 from geofield.recipe.variables import check_recipe
 from geofield.reduce.coverage import Coverage
-from geofield.reduce.kernels import combine
+from geofield.reduce.partial import combine
 from geofield.results.rows import Numbers, Results, build_rows
 from geofield.source.protocol import Source
 

@@ -31,7 +31,7 @@ from geofield.pipeline.run import Run
 from geofield.recipe.state import State
 from geofield.recipe.variables import encoding_of
 from geofield.reduce.coverage import Coverage
-from geofield.reduce.kernels import combine, reduce_window
+from geofield.reduce.partial import combine, reduce_window
 from geofield.reduce.layer import Layer
 from geofield.results.rows import Numbers, Results, build_rows
 from geofield.source.counters import counting

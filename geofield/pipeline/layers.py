@@ -48,7 +48,7 @@ def value_columns(box: Box) -> list[str]:
     columns: list[str] = []
     for name, variable in box.variables.items():
         columns.append(f"{name}_valid")
-        columns += [f"{name}_{parse_stat(stat).column}" for stat in variable.stats]
+        columns += [f"{name}_{parse_stat(stat).suffix}" for stat in variable.stats]
         if variable.state:
             columns += [f"{name}_{layer}_mean" for layer in STATE_LAYERS]
     return columns

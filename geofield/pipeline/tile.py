@@ -25,7 +25,7 @@ from geofield.pipeline.layers import observation_layer, state_layers, statistics
 from geofield.recipe.state import State, advance, never_seen, noise
 from geofield.recipe.variables import count_valid, encoding_of, merge, needed_bands, observe
 from geofield.reduce.coverage import Coverage
-from geofield.reduce.kernels import Partial, reduce_window
+from geofield.reduce.partial import Partial, reduce_window
 from geofield.reduce.layer import Layer
 from geofield.source.counters import counting
 from geofield.source.protocol import Acquisition, Source

@@ -1,0 +1,96 @@
+"""The plain objects of a location, on a directory and on S3."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+
+import pytest
+
+from geofield.errors import ConfigurationError, NotFoundError, UnsafeStoreError
+from geofield.store import Location
+
+
+def test_objects_are_written_read_listed_and_removed(store_url: str) -> None:
+    location = Location.parse(store_url)
+    location.write("inbox/fields/a b+c#1 100%.geojson", b"one")
+    location.write("inbox/fields/a b+c#1 100%.geojson", b"three")
+    location.write("boxes/t.json", b"{}")
+    assert location.read("inbox/fields/a b+c#1 100%.geojson") == b"three"
+    infos = location.list("inbox")
+    assert [(info.key, info.size) for info in infos] == [("inbox/fields/a b+c#1 100%.geojson", 5)]
+    assert infos[0].modified.utcoffset() is not None
+    assert location.exists("boxes/t.json")
+    assert not location.exists("boxes/t")
+    location.move("boxes/t.json", "boxes/u.json")
+    assert [info.key for info in location.list("boxes")] == ["boxes/u.json"]
+    location.delete("boxes/u.json")
+    location.delete("boxes/u.json")
+    assert location.list("boxes") == []
+
+
+def test_a_missing_object_is_named(store_url: str) -> None:
+    with pytest.raises(NotFoundError, match="no object 'boxes/x.json'"):
+        Location.parse(store_url).read("boxes/x.json")
+
+
+def test_one_of_many_creators_wins(store_url: str) -> None:
+    location = Location.parse(store_url)
+    for number in range(5):
+        key, won, barrier = f"runs/{number}", [], threading.Barrier(8)
+
+        def create(writer: int, key: str = key, won: list[int] = won, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            if location.create(key, str(writer).encode()):
+                won.append(writer)
+
+        threads = [threading.Thread(target=create, args=(writer,)) for writer in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+        assert location.read(key) == str(won[0]).encode()
+
+
+def test_a_good_store_passes_the_probe_and_keeps_no_trace_of_it(store_url: str) -> None:
+    location = Location.parse(store_url)
+    location.probe()
+    assert location.list("") == []
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("condition", ["If-None-Match", "If-Match"])
+def test_a_server_that_ignores_conditions_is_refused_by_name(
+    s3_url: str, condition: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geofield import store
+
+    honest = store._S3Prefix._conditional
+    ignored = condition.replace("-", "")
+
+    def careless(self: store._S3Prefix, key: str, data: bytes, **conditions: str) -> str | None:
+        return honest(self, key, data, **{name: value for name, value in conditions.items() if name != ignored})
+
+    monkeypatch.setattr(store._S3Prefix, "_conditional", careless)
+    with pytest.raises(UnsafeStoreError, match=f"does not honour {condition}"):
+        Location.parse(s3_url).probe()
+
+
+@pytest.mark.parametrize("key", ["../x", "a/../../x"])
+def test_a_key_stays_inside(store_url: str, key: str) -> None:
+    with pytest.raises(ConfigurationError, match="leaves the store"):
+        Location.parse(store_url).write(key, b"")
+
+
+def test_credentials_are_not_taken_and_never_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="from the environment"):
+        Location.parse("s3://bucket/x", {"aws_secret_access_key": "hunter2hunter2"})
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
+    assert b"hunter2" not in pickle.dumps(Location.parse("s3://bucket/x", {"region": "eu-west-1"}))
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "s3://", "http://host/bucket"])
+def test_what_is_no_store_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"give a directory or s3://bucket/prefix"):
+        Location.parse(url)
