@@ -2,6 +2,50 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from geofield.errors import SourceError
+from geofield.source.counters import ReadCounter, count_read, counting
 from geofield.source.protocol import Acquisition, Source
 
-__all__ = ["Acquisition", "Source"]
+__all__ = ["Acquisition", "ReadCounter", "Source", "count_read", "counting", "open_source", "register_source"]
+
+_TYPES = {
+    "simulated": "geofield.source.simulated:SimulatedSource.from_spec",
+    "files": "geofield.source.files:FilesSource.from_spec",
+}
+
+
+def open_source(spec: Mapping[str, Any]) -> Source:
+    """A source from the `source` mapping of a box; `type` picks the kind. Reads nothing yet.
+
+    Raises
+    ------
+    SourceError
+        An unknown type, or a key or value that it does not take.
+    """
+    kind = spec.get("type")
+    if not isinstance(kind, str) or kind not in _TYPES:
+        raise SourceError(f"{kind!r} is no type of source. Give `type` as one of {', '.join(sorted(_TYPES))}.")
+    module, _, path = _TYPES[kind].partition(":")
+    opener: Any = importlib.import_module(module)
+    for name in path.split("."):
+        opener = getattr(opener, name)
+    source: Source = opener(spec)
+    return source
+
+
+def register_source(kind: str, opener: str) -> None:
+    """Make a type of source known to `open_source` in this process.
+
+    Parameters
+    ----------
+    kind
+        The `type` in a box file.
+    opener
+        `package.module:name` of what takes the mapping and returns a Source; imported when first needed. Named by
+        code, never by a box file, which must not choose what is run.
+    """
+    _TYPES[kind] = opener

@@ -1,0 +1,56 @@
+"""The settings of a source as they stand in a box file, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from geofield.errors import SourceError
+
+
+class Settings(BaseModel):
+    """Base of every source's settings: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    type: str
+
+
+Chosen = TypeVar("Chosen", bound=Settings)
+
+
+def parse_settings(model: type[Chosen], spec: Mapping[str, Any]) -> Chosen:
+    """The settings; `SourceError` names each wrong key, its value, and the keys there are."""
+    try:
+        return model.model_validate(dict(spec))
+    except ValidationError as error:
+        known = ", ".join(model.model_fields)
+        faults = "; ".join(_fault(one) for one in error.errors(include_url=False))
+        raise SourceError(f"Source of type {spec.get('type')!r}: {faults}. Its keys are {known}.") from error
+
+
+def check_no_credentials(url: str) -> str:
+    """The URL as it is; `SourceError` when it carries a user, a password or a signed query.
+
+    A source is stored with its box and travels to every worker, so it is no place for a secret.
+    """
+    parts = urlsplit(url)
+    if "://" in url and ("@" in parts.netloc or parts.query):
+        where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        raise SourceError(
+            f"The address {where} carries a user name, a password or a signed query. Leave them out: credentials are "
+            "taken from the environment of the process that reads (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...)."
+        )
+    return url
+
+
+def _fault(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "the mapping"
+    if error["type"] == "extra_forbidden":
+        return f"{key} is no key of it (value {error['input']!r})"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
