@@ -1,0 +1,71 @@
+# Needs make and python3 (3.11 or newer); everything else is installed into $(VENV) from the locks.
+#   make demo                     the main job, end to end
+#   make test PYTHON=python3.13 VENV=.venv-3.13
+PYTHON ?= python3
+VENV ?= .venv
+SHARED ?= $(wildcard ../shared)
+PYTEST_WORKERS ?= 2
+PYTEST_ARGS ?=
+
+bin := $(VENV)/bin
+stamp := $(VENV)/.installed-dev
+uv_compile := $(bin)/uv --no-config pip compile --universal --python-version 3.11 --fork-strategy requires-python \
+	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --group build --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test accept lint format lock upgrade clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) SHARED=$(SHARED) PYTEST_WORKERS=$(PYTEST_WORKERS) PYTEST_ARGS=$(PYTEST_ARGS)"
+
+install: $(stamp) ## the environment, with locked dependencies
+
+# Made again when the lock or the project's metadata changes. The stamp is written last, so that an install
+# that was cut short is done again.
+$(stamp): requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "geofield needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`." >&2; \
+		echo "Name another one: make $(or $(MAKECMDGOALS),install) PYTHON=python3.13" >&2; exit 1; }
+	@test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing locked dependencies into $(VENV) (a few minutes the first time)"
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(stamp) ## two boxes, a month of days, late fields: a summary and a picture
+	$(bin)/python -m orchestrate.demo
+
+test: $(stamp) ## all tests; those on real data too where SHARED (../shared) is
+	$(bin)/python -m pytest -n $(PYTEST_WORKERS) $(if $(SHARED),--shared "$(SHARED)") $(PYTEST_ARGS)
+
+accept: $(stamp) ## the acceptance checks on real data: make accept SHARED=DIR
+	@test -n "$(SHARED)" || { echo "Say where the real data is: make accept SHARED=DIR" >&2; exit 2; }
+	$(bin)/python -m pytest -m accept --shared "$(SHARED)" $(PYTEST_ARGS)
+
+lint: $(stamp) ## ruff, mypy, import rules
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/lint-imports
+
+format: $(stamp) ## put files into the form that `make lint` asks for
+	$(bin)/ruff check --fix-only --quiet .
+	$(bin)/ruff format .
+
+# `make lock` keeps the versions that are locked as far as pyproject.toml admits them; `make upgrade` takes the newest.
+lock: $(bin)/uv ## bring the locks up to date with pyproject.toml
+	$(uv_compile) $(UPGRADE) pyproject.toml --extra dev -o requirements-dev.txt
+	$(uv_compile) $(UPGRADE) pyproject.toml -c requirements-dev.txt -o requirements.txt
+
+upgrade: ## the locks with the newest versions
+	@$(MAKE) lock UPGRADE=--upgrade
+
+# Not by way of $(stamp): a lock that no longer fits pyproject.toml must not stand in the way of making it anew.
+$(bin)/uv:
+	@test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check uv
+
+clean: ## remove what was built, and the environment
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-output
+	find geofield orchestrate tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
