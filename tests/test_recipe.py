@@ -150,10 +150,11 @@ def test_digests_change_with_what_matters_and_only_with_that() -> None:
     grid = resolve_grid(box)
     recipe = recipe_digest(box, grid)
     items = [("a", "1"), ("b", "1")]
-    one = tile_digest(recipe, items, 7)
-    assert one == tile_digest(recipe, reversed(items), 7)
-    assert len({one, tile_digest(recipe, items, 8), tile_digest(recipe, items, None), tile_digest(recipe, [], 7),
-                tile_digest(recipe, [("a", "2"), ("b", "1")], 7), tile_digest(b"x", items, 7)}) == 6  # fmt: skip
+    one = tile_digest(recipe, True, items, 7)
+    assert one == tile_digest(recipe, True, reversed(items), 7)
+    assert len({one, tile_digest(recipe, True, items, 8), tile_digest(recipe, True, items, None), tile_digest(recipe, True, [], 7),
+                tile_digest(recipe, True, [("a", "2"), ("b", "1")], 7), tile_digest(b"x", True, items, 7),
+                tile_digest(recipe, False, [], 7)}) == 7  # fmt: skip
     larger = resolve_grid(box.model_copy(update={"grid": box.grid.model_copy(update={"tile": 256})}))
     assert recipe_digest(box, larger) == recipe
     noisier = make_box({"ndvi": {"index": "NDVI", "state": "kalman", "q": 2e-4}})

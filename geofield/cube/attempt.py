@@ -103,6 +103,8 @@ class Attempt:
             changed = [fork for fork in forks if fork.has_uncommitted_changes]
             if changed:
                 session.merge(*changed)
+            else:  # a session that was forked can only be committed after a merge
+                session = self.cube.repository.writable_session(self.branch)
             group = zarr.open_group(session.store, mode="r+")
             array_of(group, "items")[self.first_step : self.first_step + len(items)] = np.array(items, dtype=object)
             return session.commit(message, metadata={name: json.loads(json.dumps(value)) for name, value in metadata.items()})

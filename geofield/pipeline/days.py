@@ -62,7 +62,7 @@ def day_inputs(
         for tile_y, tile_x in grid.tiles():
             items = [(one.id, one.version) for one in touching(acquisitions, grid, (tile_y, tile_x))]
             earlier = int(before[tile_y, tile_x]) if stateful and before is not None else None
-            digests[tile_y, tile_x] = tile_digest(recipe, items, earlier)
+            digests[tile_y, tile_x] = tile_digest(recipe, bool(acquisitions), items, earlier)
         result.append(DayInputs(date, acquisitions, digests))
         before = digests
     return result

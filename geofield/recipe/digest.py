@@ -28,19 +28,21 @@ def recipe_digest(box: Box, grid: Grid) -> bytes:
     return _hash(16, {"pixels": pixels, "variables": variables, "day": box.day})
 
 
-def tile_digest(recipe: bytes, items: Iterable[tuple[str, str]], before: int | None) -> int:
+def tile_digest(recipe: bytes, acquired: bool, items: Iterable[tuple[str, str]], before: int | None) -> int:
     """uint64, never 0.
 
     Parameters
     ----------
     recipe
         `recipe_digest` of the box.
+    acquired
+        Whether imagery came for the box that day: rows tell a cloud from a day without imagery.
     items
         (id, version) of the acquisitions that touch the tile that day, in any order.
     before
         The tile's digest of the day before when a variable has state and there is such a day, else None.
     """
-    parts = {"recipe": recipe.hex(), "items": sorted([list(item) for item in items]), "before": before}
+    parts = {"recipe": recipe.hex(), "acquired": acquired, "items": sorted([list(item) for item in items]), "before": before}
     return int.from_bytes(_hash(8, parts), "big") or 1
 
 
