@@ -17,7 +17,7 @@ from exactextract.raster import RasterSource  # type: ignore[import-untyped]
 from odc.geo.geobox import GeoBox
 
 from geofield.errors import CrsError, GridError, InputError
-from geofield.grid import BLOCK, Window, bounds_of, check_north_up, crs_of
+from geofield.grid import BLOCK, EDGE_TOLERANCE, Window, bounds_of, check_north_up, crs_of
 from geofield.projection import project
 from geofield.reduce import kernels
 
@@ -284,7 +284,7 @@ class _Polygons(FeatureSource):  # type: ignore[misc]
 
     def __init__(self, shapes: Geometries) -> None:
         super().__init__()
-        self.wkb = shapely.to_wkb(shapes)
+        self.wkb = shapely.to_wkb(shapes, output_dimension=2)
 
     def count(self) -> int:
         return len(self.wkb)
@@ -378,8 +378,8 @@ def _ranges(start: Ints, chosen: Ints) -> tuple[Ints, Ints]:
 
 
 def same_grid(one: GeoBox, other: GeoBox) -> bool:
-    """Whether two grids have the same pixels: CRS and shape, and corners within 1e-6 of a pixel."""
+    """Whether two grids have the same pixels: CRS and shape, and edges within `EDGE_TOLERANCE` of a pixel."""
     if one.shape != other.shape or not crs_of(one).equals(crs_of(other), ignore_axis_order=True):
         return False
     pixel = min(abs(one.resolution.x), abs(one.resolution.y))
-    return bool(np.allclose(bounds_of(one), bounds_of(other), rtol=0, atol=1e-6 * pixel))
+    return bool(np.allclose(bounds_of(one), bounds_of(other), rtol=0, atol=EDGE_TOLERANCE * pixel))

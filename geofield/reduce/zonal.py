@@ -1,0 +1,250 @@
+"""Statistics of fields over any raster that xarray holds, in memory or lazy."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import geopandas as gpd  # type: ignore[import-untyped]
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from dask.delayed import Delayed, delayed
+
+from geofield.errors import GridError, InputError
+from geofield.grid import BLOCK, Window, bounds_of
+from geofield.reduce.coverage import Coverage, coverage, same_grid
+from geofield.reduce.layer import Layer
+from geofield.reduce.partial import Partial, combine, reduce_window
+from geofield.reduce.raster import Raster, open_raster
+from geofield.reduce.statistics import parse_stats
+
+Floats = npt.NDArray[np.float64]
+
+WINDOW = 2048
+"""Side in pixels of the largest window that is read at once."""
+PIXELS_AT_ONCE = 64_000_000
+"""Pixels (of all times) read at once from data that are neither in memory nor Dask arrays."""
+
+
+def zonal_stats(
+    data: xr.DataArray | xr.Dataset,
+    fields: gpd.GeoDataFrame | gpd.GeoSeries | Coverage,
+    stats: Sequence[str] = ("mean",),
+    *,
+    id_column: str | None = None,
+) -> xr.Dataset:
+    """Coverage-weighted statistics of fields, as exactextract defines them.
+
+    Parameters
+    ----------
+    data
+        Raster with a CRS (`.rio.write_crs`, `.odc.assign_crs`), dimensions (time, y, x) in any order, or without time;
+        `latitude`, `longitude` and `lat`, `lon` are rows and columns too, and `time` may have another name. Missing:
+        NaN, and the number in the attributes `nodata` or `_FillValue`. Variables without rows and columns are left out.
+    fields
+        Polygons with a CRS, in any CRS; or `coverage(fields, data.odc.geobox)`, computed once for many calls.
+    stats
+        exactextract's names: `count`, `mean`, `stdev`, `median`, `quantile(q=0.25)`, ...
+    id_column
+        The column that names the fields; by default the index does.
+
+    Returns
+    -------
+    Dataset with dimensions (field, time), or (field,) without time: `<variable>_<stat>`, float64, in units of the data.
+    Where no pixel is valid `count` is 0 and everything else NaN. Dask-backed data give a lazy result: nothing is read
+    until it is computed, and then only the chunks that hold a pixel of a field.
+
+    Raises
+    ------
+    CrsError
+        Data or fields have no CRS.
+    GridError
+        The data have no regular grid, or a coverage is of another grid.
+    StatisticError
+        A statistic is unknown.
+    InputError
+        An id is missing or occurs twice, or a geometry cannot be used.
+
+    Notes
+    -----
+    The bits of the result do not depend on chunks, on Dask, or on which other fields are asked for.
+    """
+    wanted = [one.suffix for one in parse_stats(stats)]
+    if "count" not in stats:
+        wanted.remove("count")
+    raster = open_raster(data)
+    cover = _cover(raster, fields, id_column)
+    task = _Task(cover, list(_windows(cover)), tuple(stats), wanted)
+    found = {}
+    for name, variable in raster.variables.items():
+        values = _lazy(variable, task) if variable.chunks is not None else _eager(variable, task)
+        coords = _coordinates(raster, name, cover)
+        dimension = raster.dimension(name)
+        for k, column in enumerate(wanted):
+            dims, array = (("field",), values[k, 0]) if dimension is None else (("field", dimension), values[k].T)
+            found[f"{name}_{column}"] = xr.DataArray(array, dims=dims, coords=coords)
+    return xr.Dataset(found)
+
+
+def _cover(raster: Raster, fields: gpd.GeoDataFrame | gpd.GeoSeries | Coverage, id_column: str | None) -> Coverage:
+    if not isinstance(fields, Coverage):
+        return coverage(fields, raster.geobox, id_column=id_column)
+    if not same_grid(fields.geobox, raster.geobox):
+        raise GridError(
+            f"The coverage is of another grid than the data. Coverage: {_described(fields)}; data: "
+            f"{_described(raster)}. Make it with `geofield.coverage(fields, data.odc.geobox)`."
+        )
+    return fields
+
+
+def _described(thing: Coverage | Raster) -> str:
+    rows, columns = thing.geobox.shape.y, thing.geobox.shape.x
+    return f"{rows} x {columns} pixels, {thing.geobox.crs}, bounds {bounds_of(thing.geobox)}"
+
+
+def _coordinates(raster: Raster, name: str, cover: Coverage) -> dict[Any, Any]:
+    """`field`, and whatever lies along time."""
+    dimension = raster.dimension(name)
+    along = {
+        key: value for key, value in raster.variables[name].coords.items() if dimension and value.dims == (dimension,)
+    }
+    return {"field": ("field", cover.ids), **along}
+
+
+def _windows(cover: Coverage) -> Iterator[tuple[Window, Coverage]]:
+    """Windows of whole blocks around the fields, none larger than `WINDOW`, with what they hold; at least one."""
+    rows, columns = cover.shape
+    across = -(-columns // BLOCK)
+    block_row, block_col = np.divmod(cover.segment_block, across)
+    per_window = WINDOW // BLOCK
+    keys = np.unique(np.stack([block_row // per_window, block_col // per_window], axis=-1), axis=0)
+    for row, col in keys if len(keys) else np.zeros((1, 2), np.int64):
+        window = Window(
+            int(row) * WINDOW,
+            int(col) * WINDOW,
+            min(int(row + 1) * WINDOW, rows),
+            min(int(col + 1) * WINDOW, columns),
+        )
+        part = cover.within(window)
+        touched = part.windows()
+        touched = touched[touched[:, 0] >= 0]
+        if len(touched):
+            low, high = touched[:, :2].min(axis=0).tolist(), touched[:, 2:].max(axis=0).tolist()
+            window = Window(*low, *high).snap(BLOCK, (rows, columns))
+        yield window, part
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What is asked of every variable."""
+
+    cover: Coverage
+    windows: list[tuple[Window, Coverage]]
+    stats: tuple[str, ...]
+    columns: list[str]
+
+    @property
+    def fields(self) -> int:
+        return len(self.cover.ids)
+
+    @functools.cached_property
+    def sent(self) -> tuple[Delayed, list[Delayed]]:
+        """The coverage and its parts as they travel in a graph, once for all variables and times."""
+        return delayed(self.cover, traverse=False), [delayed(part, traverse=False) for _, part in self.windows]
+
+
+def _eager(variable: xr.DataArray, task: _Task) -> Floats:
+    """(column, time, field) at once; data that are not in memory are read window by window."""
+    times = len(variable) if variable.ndim == 3 else 1
+    step = max(1, PIXELS_AT_ONCE // max(window.shape[0] * window.shape[1] for window, _ in task.windows))
+    found = [np.empty((len(task.columns), 0, task.fields))]
+    for first in range(0, times, step):
+        partials = []
+        for window, part in task.windows:
+            piece = variable[..., window.slices[0], window.slices[1]]
+            pixels = piece[first : first + step].to_numpy() if piece.ndim == 3 else piece.to_numpy()[None]
+            partials.append(_reduce(pixels, _fill(variable), window, part, task.stats))
+        found.append(_combined(partials, task.cover, task.stats, task.columns))
+    return np.concatenate(found, axis=1)
+
+
+def _lazy(variable: xr.DataArray, task: _Task) -> da.Array:
+    """(column, time, field) as a Dask array: a task per window and chunk of time, and one that combines them."""
+    array = variable.data if variable.ndim == 3 else variable.data[None]
+    cover, parts = task.sent
+    found = [da.zeros((len(task.columns), 0, task.fields))]
+    for first, last in itertools.pairwise(np.cumsum([0, *array.chunks[0]]).tolist()):
+        partials = []
+        for (window, held), part in zip(task.windows, parts, strict=True):
+            places = list(_touched_chunks(array, window, held))
+            pieces = [array[first:last, y0:y1, x0:x1].to_delayed().item() for y0, x0, y1, x1 in places]
+            shape = (last - first, *window.shape)
+            partials.append(
+                delayed(_reduce_pieces)(pieces, places, shape, array.dtype, _fill(variable), window, part, task.stats)
+            )
+        values = delayed(_combined)(partials, cover, task.stats, task.columns)
+        shape = (len(task.columns), last - first, task.fields)
+        found.append(da.from_delayed(values, shape, dtype=np.float64))  # type: ignore[no-untyped-call]
+    return da.concatenate(found, axis=1)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _fill(variable: xr.DataArray) -> float | None:
+    """The number that says missing, as rioxarray and odc-geo keep it; decoded data have none."""
+    for key in ("nodata", "_FillValue"):
+        value = variable.attrs.get(key)
+        if value is not None:
+            try:
+                return float(value)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"Attribute {key} of {variable.name!r} is no number: {value!r}.") from error
+    return None
+
+
+def _touched_chunks(array: da.Array, window: Window, part: Coverage) -> Iterator[tuple[int, int, int, int]]:
+    """Where chunks lie inside the window, of those that hold a pixel of a field: y0, x0, y1, x1 on the whole grid."""
+    edges_y, edges_x = (np.cumsum([0, *chunks]) for chunks in array.chunks[1:])
+    chunk_y = np.searchsorted(edges_y, part.row, side="right") - 1
+    chunk_x = np.searchsorted(edges_x, part.col, side="right") - 1
+    for number in np.unique(chunk_y * len(edges_x) + chunk_x):
+        y, x = divmod(int(number), len(edges_x))
+        yield (
+            max(int(edges_y[y]), window.y0),
+            max(int(edges_x[x]), window.x0),
+            min(int(edges_y[y + 1]), window.y1),
+            min(int(edges_x[x + 1]), window.x1),
+        )
+
+
+def _reduce_pieces(
+    pieces: list[npt.NDArray[Any]],
+    places: list[tuple[int, int, int, int]],
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    fill: float | None,
+    window: Window,
+    part: Coverage,
+    stats: tuple[str, ...],
+) -> Partial:
+    """Put chunks side by side and reduce them; pixels of chunks that no field touches are never looked at."""
+    if len(pieces) == 1 and pieces[0].shape == shape:
+        return _reduce(pieces[0], fill, window, part, stats)
+    pixels = np.zeros(shape, dtype)
+    for piece, (y0, x0, y1, x1) in zip(pieces, places, strict=True):
+        pixels[:, y0 - window.y0 : y1 - window.y0, x0 - window.x0 : x1 - window.x0] = piece
+    return _reduce(pixels, fill, window, part, stats)
+
+
+def _reduce(
+    pixels: npt.NDArray[Any], fill: float | None, window: Window, part: Coverage, stats: tuple[str, ...]
+) -> Partial:
+    return reduce_window({"": Layer(np.asarray(pixels), fill=fill)}, window, part, {"": stats})
+
+
+def _combined(partials: list[Partial], cover: Coverage, stats: tuple[str, ...], wanted: list[str]) -> Floats:
+    columns = combine(partials, cover, {"": stats})
+    return np.stack([columns[f"_{name}"] for name in wanted])
