@@ -88,7 +88,7 @@ class Box(_Model):
     bbox: Bounds = Field(description="xmin, ymin, xmax, ymax in `crs`")
     crs: str = "EPSG:4326"
     start: dt.date
-    grid: GridSpec = GridSpec()  # pyright: ignore[reportCallIssue]
+    grid: GridSpec = Field(default_factory=lambda: GridSpec.model_validate({}))
     source: dict[str, Any]
     variables: dict[str, Variable]
     settle_days: int = Field(0, ge=0, le=60)
@@ -113,7 +113,7 @@ class Box(_Model):
             raise ValueError(f"the box has no area: {list(value)}")
         if xmin > xmax:
             raise ValueError(
-                f"xmin {xmin:g} is greater than xmax {xmax:g}. If the box crosses the antimeridian, give it as two boxes"
+                f"xmin {xmin:g} is greater than xmax {xmax:g}. If the box crosses the antimeridian, give two boxes"
             )
         if ymin > ymax:
             raise ValueError(f"ymin {ymin:g} is greater than ymax {ymax:g}")
@@ -194,13 +194,14 @@ def check_pixel_count(box_id: str, rows: int, columns: int, max_pixels: int) -> 
 
 def _native_geobox(box: Box, native: GeoBox | None) -> GeoBox:
     if native is None:
-        raise GridError(f"Box {box.id} asks for the source's own grid, but its source has none. Give crs and resolution.")
+        raise GridError(
+            f"Box {box.id} asks for the source's own grid, but its source has none. Give crs and resolution."
+        )
     return crop_geobox(native, project_bounds(box.bbox, parse_crs(box.crs), crs_of(native)))
 
 
 def _asked_geobox(box: Box, max_pixels: int) -> GeoBox:
     given = parse_crs(box.crs)
-    xmin, ymin, xmax, ymax = box.bbox
     if box.grid.crs == "utm":
         lonlat = parse_crs("EPSG:4326")
         west, south, east, north = project_bounds(box.bbox, given, lonlat)

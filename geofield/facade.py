@@ -101,8 +101,8 @@ class Store:
             standing = self._read_box(key)
             if standing != resolved:
                 raise BoxError(
-                    f"Box {box.id!r} is in the store already, with other {_difference(standing, resolved)}. Give the new "
-                    "one another id."
+                    f"Box {box.id!r} is in the store already, with other {_difference(standing, resolved)}. "
+                    "Give the new one another id."
                 )
         self.cube(box.id).create(cube_schema(resolved, grid), Run().metadata("create", []))
         return resolved
@@ -237,7 +237,7 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
         raise CorruptStoreError(f"{_DESCRIPTION} in {location.url} is not JSON: {error}") from error
     if value.get("format") != FORMAT:
         raise CorruptStoreError(
-            f"{location.url} has format {value.get('format')!r}; this version of geofield reads {FORMAT}. Update geofield."
+            f"{location.url} has format {value.get('format')!r}; this geofield reads {FORMAT}. Update it."
         )
     return Store(location, value.get("defaults", {}))
 

@@ -84,7 +84,8 @@ class FieldRegistry:
     def _all(self, snapshot: Snapshot) -> pd.DataFrame:
         found = self.table.read(snapshot)
         frame = (SCHEMA.empty_table() if found is None else found.select(SCHEMA.names).cast(SCHEMA)).to_pandas()
-        return frame.sort_values(["accepted", "row"], kind="stable").reset_index(drop=True)
+        ordered: pd.DataFrame = frame.sort_values(["accepted", "row"], kind="stable").reset_index(drop=True)
+        return ordered
 
     def _latest(self, snapshot: Snapshot) -> pd.DataFrame:
         every = self._all(snapshot)

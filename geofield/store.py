@@ -190,7 +190,9 @@ class Location:
     def _objects(self) -> _Objects:
         if not self.is_s3:
             return _Directory(Path(self.url))
-        return _S3Prefix(*_bucket_and_prefix(self.url), self._endpoint, self._region, bool(self.options.get("anonymous")))
+        return _S3Prefix(
+            *_bucket_and_prefix(self.url), self._endpoint, self._region, bool(self.options.get("anonymous"))
+        )
 
 
 def _bucket_and_prefix(url: str) -> tuple[str, str]:
@@ -367,7 +369,7 @@ def _body(fs: Any, answer: Any) -> Any:
 
 def _refusal(bucket: str, condition: str, consequence: str) -> str:
     return (
-        f"The S3 server of bucket {bucket!r} does not honour {condition}: {consequence}, and days or rows would be lost. "
+        f"The S3 server of bucket {bucket!r} does not honour {condition}: {consequence}, and days would be lost. "
         "Use a server with conditional writes (AWS S3, a recent MinIO, Ceph or Garage), or a directory."
     )
 

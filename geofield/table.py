@@ -18,7 +18,7 @@ from geofield.errors import LostRaceError, StoreUnavailableError
 from geofield.store import Location
 
 if TYPE_CHECKING:
-    from deltalake import DeltaTable
+    from deltalake import CommitProperties, DeltaTable
 
 _APPLICATION = "geofield"
 
@@ -97,7 +97,7 @@ class Table:
         replacing
             SQL expression over the columns.
         """
-        from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+        from deltalake import CommitProperties, DeltaTable, Transaction
         from deltalake.exceptions import CommitFailedError, DeltaError
 
         properties = CommitProperties(
@@ -114,14 +114,7 @@ class Table:
             if replacing is not None and not rows.num_rows:
                 table.delete(replacing, commit_properties=properties)
             else:
-                write_deltalake(
-                    table,
-                    rows,
-                    mode="append" if replacing is None else "overwrite",
-                    predicate=replacing,
-                    commit_properties=properties,
-                    storage_options=options or None,
-                )
+                _write(table, rows, replacing, properties)
         except CommitFailedError as error:
             raise LostRaceError(f"Table {self.key} was written by another process meanwhile: {error}") from error
         except (OSError, DeltaError) as error:
@@ -138,6 +131,15 @@ class Table:
             partition_by=list(self.partition_by) or None,
             storage_options=self.location.table_options() or None,
         )
+
+
+def _write(table: DeltaTable, rows: pa.Table, replacing: str | None, properties: CommitProperties) -> None:
+    from deltalake import write_deltalake
+
+    if replacing is None:
+        write_deltalake(table, rows, mode="append", commit_properties=properties)
+    else:
+        write_deltalake(table, rows, mode="overwrite", predicate=replacing, commit_properties=properties)
 
 
 def _plain(rows: pa.Table) -> pa.Table:

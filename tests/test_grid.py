@@ -13,9 +13,8 @@ from pydantic import ValidationError
 
 from geofield.boxes import Box, resolve_grid
 from geofield.errors import GridError
-from geofield.grid import Grid, Window, crop_geobox, snapped_geobox, utm_crs
+from geofield.grid import Grid, Window, crop_geobox, parse_crs, snapped_geobox, utm_crs
 from geofield.projection import project_bounds
-from geofield.grid import parse_crs
 
 
 def make_box(**values: object) -> Box:

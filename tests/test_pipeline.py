@@ -36,7 +36,9 @@ from tests.support.arraysource import ArraySource, Scene
 DAY1, DAY2, DAY3 = (dt.date(2025, 4, day) for day in (1, 2, 3))
 NAN = np.nan
 SMALL = GeoBox((4, 4), Affine(10, 0, 500000, 0, -10, 5490000), "EPSG:32631")
-FIRST = np.array([[0.10, 0.14, 0.18, 0.22], [0.26, 0.30, 0.34, 0.38], [0.42, 0.46, 0.50, 0.54], [0.58, 0.62, 0.66, 0.70]])
+FIRST = np.array(
+    [[0.10, 0.14, 0.18, 0.22], [0.26, 0.30, 0.34, 0.38], [0.42, 0.46, 0.50, 0.54], [0.58, 0.62, 0.66, 0.70]]
+)
 THIRD = np.array([[0.20, 0.24, 0.28, 0.32], [0.36, NAN, NAN, 0.48], [0.52, 0.56, 0.60, 0.64], [0.68, 0.72, 0.76, 0.80]])
 A = shapely.box(500000, 5489980, 500020, 5490000)
 B = shapely.box(500005, 5489975, 500025, 5489995)
@@ -155,7 +157,9 @@ def test_the_view_carries_the_state_over_a_day_without_imagery(small: Work) -> N
     assert np.isnan(cube["ndvi"][1]).all()
     assert cube["ndvi_filled"][1].values == pytest.approx(FIRST)
     assert cube["ndvi_filled"][2].values == pytest.approx(
-        np.array([[0.16, 0.20, 0.24, 0.28], [0.32, 0.30, 0.34, 0.44], [0.48, 0.52, 0.56, 0.60], [0.64, 0.68, 0.72, 0.76]])
+        np.array(
+            [[0.16, 0.20, 0.24, 0.28], [0.32, 0.30, 0.34, 0.44], [0.48, 0.52, 0.56, 0.60], [0.64, 0.68, 0.72, 0.76]]
+        )
     )
     assert cube["ndvi_age"][:, 1, 1].values.tolist() == [0, 1, 2]
     assert cube["ndvi_sigma"][:, 1, 1].values == pytest.approx([0.02, np.sqrt(5e-4), np.sqrt(6e-4)])
@@ -284,7 +288,9 @@ def test_a_field_has_rows_from_planting_to_harvest(small: Work) -> None:
 def test_a_moved_polygon_replaces_its_rows_in_one_commit(small: Work) -> None:
     append_days(DAY1, DAY3, SCENES, small.fields(A=A, B=B), small.cube, small.results)
     moved = small.fields(A=B, B=B)
-    assert missing_rows(moved, small.cube, small.results)[["field_id", "days", "surplus"]].to_numpy().tolist() == [["A", 3, 3]]
+    assert missing_rows(moved, small.cube, small.results)[["field_id", "days", "surplus"]].to_numpy().tolist() == [
+        ["A", 3, 3]
+    ]
     version = small.results.table.open().version
     fill_late_fields(moved.take(np.array([0])), small.cube, small.results)
     assert small.results.table.open().version == version + 1
@@ -309,7 +315,14 @@ def make_wide(tile: int) -> tuple[Box, ArraySource, dict[str, Any]]:
     fields = {
         f"f{number}": shapely.Point(x0 + 9.99479 * x, y0 - 9.99745 * y).buffer(radius, 5)
         for number, (x, y, radius) in enumerate(
-            [(256, 256, 420.0), (512, 512, 777.7), (512, 100, 91.0), (255.5, 400, 12.0), (700, 512.01, 333.3), (500, 300, 2800.0)]
+            [
+                (256, 256, 420.0),
+                (512, 512, 777.7),
+                (512, 100, 91.0),
+                (255.5, 400, 12.0),
+                (700, 512.01, 333.3),
+                (500, 300, 2800.0),
+            ]
         )
     }
     return make_box(geobox, tile), source, fields

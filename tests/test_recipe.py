@@ -67,9 +67,7 @@ def reference_advance(m: float, s0: float, age: float, v: float, gap: int, q: fl
     st.lists(st.integers(1, 9), min_size=12, max_size=12),
     st.sampled_from([0.0, 1e-4, 1e-2]),
 )
-def test_the_state_is_the_filter_on_what_is_stored(
-    values: list[int | None], gaps: list[int], q: float
-) -> None:
+def test_the_state_is_the_filter_on_what_is_stored(values: list[int | None], gaps: list[int], q: float) -> None:
     state, day, r = never_seen(STEP, (1, 1), 0), 0, 4e-4
     for value, gap in zip(values, gaps, strict=False):
         day += gap
@@ -152,7 +150,8 @@ def test_digests_change_with_what_matters_and_only_with_that() -> None:
     items = [("a", "1"), ("b", "1")]
     one = tile_digest(recipe, True, items, 7)
     assert one == tile_digest(recipe, True, reversed(items), 7)
-    assert len({one, tile_digest(recipe, True, items, 8), tile_digest(recipe, True, items, None), tile_digest(recipe, True, [], 7),
+    assert len({one, tile_digest(recipe, True, items, 8), tile_digest(recipe, True, items, None),
+                tile_digest(recipe, True, [], 7),
                 tile_digest(recipe, True, [("a", "2"), ("b", "1")], 7), tile_digest(b"x", True, items, 7),
                 tile_digest(recipe, False, [], 7)}) == 7  # fmt: skip
     larger = resolve_grid(box.model_copy(update={"grid": box.grid.model_copy(update={"tile": 256})}))

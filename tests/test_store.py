@@ -30,7 +30,7 @@ def test_objects_are_written_read_listed_and_removed(store_url: str) -> None:
 
 
 def test_a_missing_object_is_named(store_url: str) -> None:
-    with pytest.raises(NotFoundError, match="no object 'boxes/x.json'"):
+    with pytest.raises(NotFoundError, match=r"no object 'boxes/x\.json'"):
         Location.parse(store_url).read("boxes/x.json")
 
 

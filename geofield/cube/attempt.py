@@ -11,6 +11,7 @@ import json
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import icechunk
@@ -95,7 +96,11 @@ class Attempt:
         return pickle.dumps(self._open().fork())
 
     def write(
-        self, forks: Iterable[icechunk.session.ForkSession], items: Sequence[str], message: str, metadata: Mapping[str, Any]
+        self,
+        forks: Iterable[icechunk.session.ForkSession],
+        items: Sequence[str],
+        message: str,
+        metadata: Mapping[str, Any],
     ) -> str:
         """Bring the forks' shards together and commit them with the days' items; the snapshot's id."""
         session = self._open()
@@ -107,7 +112,9 @@ class Attempt:
                 session = self.cube.repository.writable_session(self.branch)
             group = zarr.open_group(session.store, mode="r+")
             array_of(group, "items")[self.first_step : self.first_step + len(items)] = np.array(items, dtype=object)
-            return session.commit(message, metadata={name: json.loads(json.dumps(value)) for name, value in metadata.items()})
+            return session.commit(
+                message, metadata={name: json.loads(json.dumps(value)) for name, value in metadata.items()}
+            )
 
     def publish(self, snapshot: str) -> None:
         """Make everything of the attempt visible at once.
@@ -155,7 +162,7 @@ def _append(group: zarr.Group, name: str, values: npt.NDArray[Any]) -> None:
 
 
 def _check_order(box_id: str, present: npt.NDArray[np.int64], asked: Sequence[int]) -> None:
-    if any(later - earlier != 1 for earlier, later in zip(asked, asked[1:], strict=False)):
+    if any(later - earlier != 1 for earlier, later in pairwise(asked)):
         raise MissingDaysError(f"Box {box_id}: the days of an attempt have to be consecutive; got {asked}.")
     if not len(present):
         return

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAIN = "main"
 if "ICECHUNK_LOG" not in os.environ:
-    # It warns whenever a directory is opened that commits there may race; ours are made under an operating system's lock.
+    # It warns whenever a directory is opened that commits there may race; ours are made under a lock.
     icechunk.set_logs_filter("error")
 _DAYS_PER_MANIFEST = 64
 
@@ -230,7 +230,7 @@ def to_date(day: int | np.integer[Any]) -> dt.date:
 
 
 def _configuration() -> icechunk.RepositoryConfig:
-    by_time = {icechunk.ManifestSplitDimCondition.DimensionName("time"): _DAYS_PER_MANIFEST}
+    by_time: dict[Any, int] = {icechunk.ManifestSplitDimCondition.DimensionName("time"): _DAYS_PER_MANIFEST}
     config = icechunk.RepositoryConfig.default()
     # unsplit manifests are rewritten whole by every append
     config.manifest = icechunk.ManifestConfig(

@@ -83,7 +83,7 @@ class Schema:
         """The inverse of `to_dict`; `CorruptStoreError` for a format that this version does not know."""
         if value.get("format") != FORMAT:
             raise CorruptStoreError(
-                f"The cube has format {value.get('format')!r}; this version of geofield reads {FORMAT}. Update geofield."
+                f"The cube has format {value.get('format')!r}; this geofield reads {FORMAT}. Update it."
             )
         arrays = tuple(
             ArraySpec(item["name"], Encoding(item["dtype"], item["scale"]), item["role"], item["variable"])
@@ -114,11 +114,15 @@ def create_arrays(group: zarr.Group, schema: Schema) -> None:
             shards=(1, grid.tile, grid.tile),  # a shard never spans two days
             dtype=spec.encoding.dtype,
             fill_value=spec.encoding.fill,
-            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=np.dtype(spec.encoding.dtype).itemsize),
+            compressors=_compressor(spec),
             dimension_names=("time", "y", "x"),
             attributes=_array_attributes(spec, grid),
         )  # fmt: skip
     _create_days(group, grid)
+
+
+def _compressor(spec: ArraySpec) -> BloscCodec:
+    return BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=np.dtype(spec.encoding.dtype).itemsize)
 
 
 def _array_attributes(spec: ArraySpec, grid: Grid) -> dict[str, Any]:

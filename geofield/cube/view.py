@@ -52,7 +52,7 @@ def read_digests(group: zarr.Group, steps: slice = slice(None)) -> npt.NDArray[n
 
 def read_items(group: zarr.Group) -> list[str]:
     """JSON of each day's acquisitions."""
-    return [str(item) for item in array_of(group, "items")[:]]
+    return [str(item) for item in np.asarray(array_of(group, "items")[:])]
 
 
 # --- the view for people ---------------------------------------------------------------------------------------------
@@ -125,9 +125,7 @@ def _coordinates(schema: Schema, head: Head, days: slice) -> xr.Dataset:
     return xr.Dataset(coords={**spatial, "time": ("time", time), "acquired": ("time", head.acquired[days])})
 
 
-def _variable_arrays(
-    group: zarr.Group, schema: Schema, head: Head, days: slice, name: str
-) -> dict[str, BackendArray]:
+def _variable_arrays(group: zarr.Group, schema: Schema, head: Head, days: slice, name: str) -> dict[str, BackendArray]:
     roles = schema.of(name)
     own = np.arange(len(head.days))[days]
     result: dict[str, BackendArray] = {"": _DayArray(array_of(group, name), roles["observation"], own)}
@@ -146,7 +144,7 @@ def _variable_arrays(
 
 
 @dataclass
-class _DayArray(BackendArray):  # type: ignore[misc]
+class _DayArray(BackendArray):
     """Decoded values of one stored array; step `steps[t]` is what holds on day t, `gaps[t]` days are added to it."""
 
     array: zarr.Array[Any]
@@ -180,7 +178,7 @@ class _DayArray(BackendArray):  # type: ignore[misc]
 
 
 @dataclass
-class _SigmaArray(BackendArray):  # type: ignore[misc]
+class _SigmaArray(BackendArray):
     """sqrt(s0^2 + q age): never stored, since steps of 1e-4 would stop it from growing."""
 
     sigma0: _DayArray

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import dask
 import numpy as np
 import numpy.typing as npt
+from dask.base import compute
 from dask.delayed import Delayed, delayed
 
 from geofield.cube.attempt import Attempt, NewDay
@@ -198,10 +198,13 @@ def _run_window(
     jobs: dict[tuple[int, int], tuple[TileJob, list[TileDay]]] = {}
     for tile in grid.tiles():
         job = TileJob(box, cube.schema, source, grid.tile_window(*tile), _last_acquired(head))
-        jobs[tile] = job, [
-            TileDay(step, one.day, one.date, one.acquired, tuple(touching(one.acquisitions, grid, tile)))
-            for step, one in enumerate(days, attempt.first_step)
-        ]
+        jobs[tile] = (
+            job,
+            [
+                TileDay(step, one.day, one.date, one.acquired, tuple(touching(one.acquisitions, grid, tile)))
+                for step, one in enumerate(days, attempt.first_step)
+            ],
+        )
     ranks, counted = _ranks(jobs, days, name)
     chains = [
         _chain(job, tile_days, fork, _cover_in(fields.cover, job), ranks, f"{box.id}", tile, name)
@@ -209,7 +212,7 @@ def _run_window(
     ]
     chains = [chain for chain in chains if chain is not None]
     carries: list[Carry]
-    carries, extra = dask.compute(chains, counted)
+    carries, extra = compute(chains, counted)
     outcomes: dict[int, list[Outcome]] = {}
     for carry in carries:
         for outcome in carry.outcomes:
@@ -251,9 +254,7 @@ def _ranks(
             for tile, (job, tile_days) in jobs.items()
             if tile_days[number].acquisitions
         ]
-        ranks[one.date] = delayed(rank, pure=False)(
-            one.acquisitions, parts, dask_key_name=f"rank {one.date} {name}"
-        )
+        ranks[one.date] = delayed(rank, pure=False)(one.acquisitions, parts, dask_key_name=f"rank {one.date} {name}")
         counted.append(parts)
     return ranks, counted
 
@@ -298,7 +299,7 @@ def _items_json(day: DayInputs, outcomes: Sequence[Outcome]) -> str:
             "id": one.id,
             "version": one.version,
             "time": one.time.isoformat(),
-            **{name: value for name, value in one.properties.items()},
+            **one.properties,
             "valid_pixels": valid[one.id],
         }
         for one in day.acquisitions

@@ -60,7 +60,9 @@ class BoxFields:
             [self.columns.planted[i] for i in numbers],
             self.columns.covered[numbers],
         )
-        return BoxFields(self.box, self.grid, columns, self.first[numbers], self.last[numbers], self.cover.take(numbers))
+        return BoxFields(
+            self.box, self.grid, columns, self.first[numbers], self.last[numbers], self.cover.take(numbers)
+        )
 
     @cached_property
     def tiles(self) -> list[tuple[int, ...]]:

@@ -10,12 +10,12 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import dask
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import zarr
+from dask.base import compute
 from dask.delayed import delayed
 
 from geofield.boxes import Box
@@ -24,15 +24,15 @@ from geofield.cube.view import read_digests, read_window
 from geofield.encoding import IntArray
 from geofield.errors import NotFoundError
 from geofield.grid import BLOCK, Window
-from geofield.pipeline import tile as tile_tasks
 from geofield.pipeline.boxfields import BoxFields
 from geofield.pipeline.layers import observation_layer, row_values, state_layers, statistics_of, value_columns
 from geofield.pipeline.run import Run
+from geofield.pipeline.tile import counting_tasks
 from geofield.recipe.state import State
 from geofield.recipe.variables import encoding_of
 from geofield.reduce.coverage import Coverage
-from geofield.reduce.partial import combine, reduce_window
 from geofield.reduce.layer import Layer
+from geofield.reduce.partial import combine, reduce_window
 from geofield.results.rows import Numbers, Results, build_rows
 from geofield.source.counters import counting
 
@@ -124,10 +124,10 @@ def missing_rows(fields: BoxFields, cube: Cube, results: Results) -> pd.DataFram
     lacking = wanted & ~current
     numbers = np.flatnonzero(lacking.any(axis=0) | (surplus > 0))
     rows = []
-    for number in numbers:
+    for number in numbers.tolist():
         steps = np.flatnonzero(lacking[:, number])
         first, last = (dates[steps[0]], dates[steps[-1]]) if len(steps) else (None, None)
-        rows.append((int(number), fields.columns.ids[number], len(steps), first, last, int(surplus[number])))
+        rows.append((number, fields.columns.ids[number], len(steps), first, last, int(surplus[number])))
     return pd.DataFrame(rows, columns=["number", "field_id", "days", "first", "last", "surplus"])
 
 
@@ -220,9 +220,7 @@ def _rows(
     return build_rows(fields.box.id, fields.columns, numbers, value_columns(fields.box))
 
 
-def _parts(
-    fields: BoxFields, steps: slice, head: Head, cube: Cube
-) -> Iterator[tuple[npt.NDArray[np.int64], _Part]]:
+def _parts(fields: BoxFields, steps: slice, head: Head, cube: Cube) -> Iterator[tuple[npt.NDArray[np.int64], _Part]]:
     groups = list(_groups(fields.cover, fields.grid.shape))
     if len(groups) <= _FEW:
         for numbers, window in groups:
@@ -232,7 +230,7 @@ def _parts(
         delayed(_reduce_group, pure=False)(cube, head, steps, fields.box, fields.cover.take(numbers), window)
         for numbers, window in groups
     ]
-    for (numbers, _), part in zip(groups, dask.compute(*tasks), strict=True):
+    for (numbers, _), part in zip(groups, compute(*tasks), strict=True):
         yield numbers, part
 
 
@@ -264,17 +262,15 @@ def _reduce_group(cube: Cube, head: Head, steps: slice, box: Box, cover: Coverag
     days = np.arange(len(head.days))[steps]
     batch = max(1, _PIXEL_DAYS // (window.shape[0] * window.shape[1]))
     stats = statistics_of(box)
-    tasks_before = tile_tasks.executed()
     size = 0
     parts: list[Values] = []
-    with counting() as counter:
+    with counting() as counter, counting_tasks() as tasks:
         for start in range(0, len(days), batch):
             layers, read = _stored_layers(session_group, head, days[start : start + batch], box, window)
             size += read
             parts.append(combine([reduce_window(layers, window, cover, stats)], cover, stats))
-        reads = counter.reads
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return _Part(values, size, reads, tile_tasks.executed() - tasks_before)
+    return _Part(values, size, counter.reads, len(tasks))
 
 
 def _stored_layers(
@@ -299,6 +295,7 @@ def _stored_layers(
             names = {role: f"{name}_{role}" for role in ("filled", "sigma0", "age")}
             found: Mapping[str, IntArray] = read_window(group, list(names.values()), stored, window)
             size += sum(array.nbytes for array in found.values())
-            state = State(*(found[names[role]][place] for role in ("filled", "sigma0", "age")), day=0)
+            filled, sigma0, age = (found[name][place] for name in names.values())
+            state = State(filled, sigma0, age, day=0)
             layers |= state_layers(name, variable, state, days - source)
     return layers, size

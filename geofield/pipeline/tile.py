@@ -6,8 +6,10 @@ from one to the next in memory.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import icechunk
@@ -25,8 +27,8 @@ from geofield.pipeline.layers import observation_layer, state_layers, statistics
 from geofield.recipe.state import State, advance, never_seen, noise
 from geofield.recipe.variables import count_valid, encoding_of, merge, needed_bands, observe
 from geofield.reduce.coverage import Coverage
-from geofield.reduce.partial import Partial, reduce_window
 from geofield.reduce.layer import Layer
+from geofield.reduce.partial import Partial, reduce_window
 from geofield.source.counters import counting
 from geofield.source.protocol import Acquisition, Source
 
@@ -104,12 +106,18 @@ def rank(acquisitions: Sequence[Acquisition], parts: Sequence[tuple[Counts, int,
     return {name: tuple(sorted(sums, key=lambda one: (-sums[one], order[one]))) for name, sums in totals.items()}
 
 
-_executed = 0
+_counted: ContextVar[list[str] | None] = ContextVar("counted", default=None)
 
 
-def executed() -> int:
-    """How many tile tasks this process has run: receipts of late fields show that it does not grow for them."""
-    return _executed
+@contextlib.contextmanager
+def counting_tasks() -> Iterator[list[str]]:
+    """Names of the tile tasks that this thread runs meanwhile: receipts of late fields show that there are none."""
+    names: list[str] = []
+    token = _counted.set(names)
+    try:
+        yield names
+    finally:
+        _counted.reset(token)
 
 
 def run_tile_day(
@@ -133,8 +141,9 @@ def run_tile_day(
     is_last
         The state is dropped: nobody asks for it in memory any more.
     """
-    global _executed
-    _executed += 1
+    names = _counted.get()
+    if names is not None:
+        names.append(f"{job.box.id} {day.date}")
     carry = Carry(load_fork(before)) if isinstance(before, bytes) else before
     group = zarr.open_group(carry.fork.store, mode="r+")
     states = carry.states
@@ -203,9 +212,7 @@ def _load_states(job: TileJob, group: zarr.Group) -> dict[str, State]:
     return states
 
 
-def _advanced(
-    box: Box, states: Mapping[str, State], observed: Mapping[str, IntArray], day: int
-) -> dict[str, State]:
+def _advanced(box: Box, states: Mapping[str, State], observed: Mapping[str, IntArray], day: int) -> dict[str, State]:
     return {
         name: advance(state, observed[name], encoding_of(box.variables[name]), *noise(box.variables[name]), day)
         for name, state in states.items()

@@ -42,7 +42,12 @@ def tile_digest(recipe: bytes, acquired: bool, items: Iterable[tuple[str, str]],
     before
         The tile's digest of the day before when a variable has state and there is such a day, else None.
     """
-    parts = {"recipe": recipe.hex(), "acquired": acquired, "items": sorted([list(item) for item in items]), "before": before}
+    parts = {
+        "recipe": recipe.hex(),
+        "acquired": acquired,
+        "items": sorted([list(item) for item in items]),
+        "before": before,
+    }
     return int.from_bytes(_hash(8, parts), "big") or 1
 
 

@@ -121,7 +121,7 @@ def _index(variable: Variable) -> Any:
         return spyndex.indices[variable.index]
     except KeyError as error:
         raise RecipeError(
-            f"There is no spectral index {variable.index!r} in the catalogue (spyndex {spyndex.__version__}); names are "
+            f"There is no spectral index {variable.index!r} in the catalogue (spyndex {spyndex.__version__}); they are "
             "written like NDVI, NDMI, EVI."
         ) from error
 

@@ -134,7 +134,8 @@ class Results:
         snapshot = self.table.open(as_of)
         found = self.table.read(snapshot, columns, _where(fields, start, end))
         if found is None:
-            return row_schema([]).empty_table().to_pandas().drop(columns="month")
+            empty: pd.DataFrame = row_schema([]).empty_table().to_pandas()
+            return empty.drop(columns="month")
         order = [(name, "ascending") for name in ("field_id", "date") if name in found.column_names]
         frame: pd.DataFrame = found.sort_by(order).to_pandas()
         return frame.drop(columns="month", errors="ignore")
@@ -173,7 +174,9 @@ class Results:
             if standing is None or not standing.num_rows:
                 return 0
             try:
-                self.table.commit(snapshot, standing.slice(0, 0), replacing=_where(field_ids, None, None), metadata=metadata)
+                self.table.commit(
+                    snapshot, standing.slice(0, 0), replacing=_where(field_ids, None, None), metadata=metadata
+                )
             except LostRaceError:
                 continue
             return int(standing.num_rows)
