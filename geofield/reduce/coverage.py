@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from geofield.errors import CrsError, GridError, InputError
 from geofield.grid import BLOCK, EDGE_TOLERANCE, Window, bounds_of, check_north_up, crs_of
-from geofield.projection import project
+from geofield.projection import project, same_crs
 from geofield.reduce import kernels
 
 Ints = npt.NDArray[np.int64]
@@ -198,7 +198,7 @@ def field_ids(fields: gpd.GeoDataFrame | gpd.GeoSeries, id_column: str | None) -
     if names.hasnans:
         raise InputError(f"Field {int(np.argmax(names.isna()))} has no id in {where}. Name one, or use another column.")
     if not names.is_unique:
-        twice = names[names.duplicated()][0]
+        twice = names[names.duplicated()].tolist()[0]
         raise InputError(
             f"Id {twice!r} occurs {int((names == twice).sum())} times in {where}. Name another column with "
             "`id_column=`, or number the fields with `fields.reset_index(drop=True)`."
@@ -212,7 +212,7 @@ def _check_shapes(ids: npt.NDArray[Any], shapes: Geometries) -> None:
     wrong = np.flatnonzero(~polygon | shapely.is_empty(shapes) | ~shapely.is_valid(shapes))
     if not wrong.size:
         return
-    shape, name = shapes[wrong[0]], ids[wrong[0]]
+    shape, name = shapes[wrong[0]], ids[wrong[:1]].tolist()[0]
     if shape is None or shape.is_empty:
         reason = "has no geometry"
     elif not polygon[wrong[0]]:
@@ -377,9 +377,9 @@ def _ranges(start: Ints, chosen: Ints) -> tuple[Ints, Ints]:
     return np.arange(begins[-1]) + np.repeat(start[chosen] - begins[:-1], lengths), begins
 
 
-def same_grid(one: GeoBox, other: GeoBox) -> bool:
-    """Whether two grids have the same pixels: CRS and shape, and edges within `EDGE_TOLERANCE` of a pixel."""
-    if one.shape != other.shape or not crs_of(one).equals(crs_of(other), ignore_axis_order=True):
+def same_grid(one: GeoBox, other: GeoBox, tolerance: float = EDGE_TOLERANCE) -> bool:
+    """Whether two grids have the same pixels: CRS and shape, and edges within a part of a pixel."""
+    if one.shape != other.shape or not same_crs(crs_of(one), crs_of(other)):
         return False
     pixel = min(abs(one.resolution.x), abs(one.resolution.y))
-    return bool(np.allclose(bounds_of(one), bounds_of(other), rtol=0, atol=EDGE_TOLERANCE * pixel))
+    return bool(np.allclose(bounds_of(one), bounds_of(other), rtol=0, atol=tolerance * pixel))

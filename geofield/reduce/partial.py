@@ -285,6 +285,6 @@ def _check_partials(partials: Sequence[Partial], cover: Coverage, asked: Mapping
             field = int(np.searchsorted(cover.start, first, side="right")) - 1
             raise InputError(
                 f"{int(wrong.sum())} of {len(seen)} blocks of fields are in {word}, the first is block "
-                f"{int(cover.segment_block[first])} of field {cover.ids[field]!r}. Give each window once."
+                f"{int(cover.segment_block[first])} of field {cover.ids[[field]].tolist()[0]!r}. Give each window once."
             )
     return partials[0].times if partials else 0

@@ -16,6 +16,8 @@ from geofield.errors import CrsError, GridError, InputError
 from geofield.grid import check_north_up
 
 SPATIAL_DIMENSIONS = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"))
+EXACT = 1e-4
+"""The grid that odc-geo finds is taken when all coordinates lie within this part of a pixel of its centres."""
 REGULAR = 1e-2
 """Coordinates are regular when they lie within this part of a pixel of evenly spaced ones."""
 
@@ -103,10 +105,10 @@ def _geobox(data: xr.Dataset, rows: str, columns: str) -> GeoBox:
         )
     check_north_up(geobox)
     y, x = (np.asarray(data[dim], dtype=np.float64) for dim in (rows, columns))
-    if not _fits(geobox, y, x):
+    if not _fits(geobox, y, x, EXACT):
         # odc-geo takes the step between the first two; coordinates kept as float32 do not reach the last with it.
         geobox = GeoBox(geobox.shape, _transform(y, x), geobox.crs)
-    if not _fits(geobox, y, x):
+    if not _fits(geobox, y, x, REGULAR):
         raise GridError(
             f"The coordinates {rows} and {columns} are not evenly spaced, so pixels have no one size. Put the data on "
             "a regular grid first, e.g. with `data.interp`."
@@ -121,11 +123,11 @@ def _transform(y: npt.NDArray[np.float64], x: npt.NDArray[np.float64]) -> Affine
     return Affine(width, 0, x[0] - width / 2, 0, -height, y[0] + height / 2)
 
 
-def _fits(geobox: GeoBox, y: npt.NDArray[np.float64], x: npt.NDArray[np.float64]) -> bool:
-    """Whether all coordinates are centres of pixels."""
+def _fits(geobox: GeoBox, y: npt.NDArray[np.float64], x: npt.NDArray[np.float64], tolerance: float) -> bool:
+    """Whether all coordinates are centres of pixels, up to a part of a pixel."""
     a = geobox.transform
     if not (a.a > 0 > a.e):
         return False
     off_x = np.abs((x - a.c) / a.a - np.arange(len(x)) - 0.5).max()
     off_y = np.abs((y - a.f) / a.e - np.arange(len(y)) - 0.5).max()
-    return bool(max(off_x, off_y) <= REGULAR)
+    return bool(max(off_x, off_y) <= tolerance)

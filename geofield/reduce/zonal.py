@@ -16,11 +16,11 @@ import xarray as xr
 from dask.delayed import Delayed, delayed
 
 from geofield.errors import GridError, InputError
-from geofield.grid import BLOCK, Window, bounds_of
+from geofield.grid import BLOCK, Window, bounds_of, crs_of, crs_text
 from geofield.reduce.coverage import Coverage, coverage, same_grid
 from geofield.reduce.layer import Layer
 from geofield.reduce.partial import Partial, combine, reduce_window
-from geofield.reduce.raster import Raster, open_raster
+from geofield.reduce.raster import REGULAR, Raster, open_raster
 from geofield.reduce.statistics import parse_stats
 
 Floats = npt.NDArray[np.float64]
@@ -94,17 +94,17 @@ def zonal_stats(
 def _cover(raster: Raster, fields: gpd.GeoDataFrame | gpd.GeoSeries | Coverage, id_column: str | None) -> Coverage:
     if not isinstance(fields, Coverage):
         return coverage(fields, raster.geobox, id_column=id_column)
-    if not same_grid(fields.geobox, raster.geobox):
+    if not same_grid(fields.geobox, raster.geobox, REGULAR):
         raise GridError(
             f"The coverage is of another grid than the data. Coverage: {_described(fields)}; data: "
-            f"{_described(raster)}. Make it with `geofield.coverage(fields, data.odc.geobox)`."
+            f"{_described(raster)}. Make it with `geofield.coverage(fields, data.odc.geobox)`, or pass the fields themselves."
         )
     return fields
 
 
 def _described(thing: Coverage | Raster) -> str:
     rows, columns = thing.geobox.shape.y, thing.geobox.shape.x
-    return f"{rows} x {columns} pixels, {thing.geobox.crs}, bounds {bounds_of(thing.geobox)}"
+    return f"{rows} x {columns} pixels, {crs_text(crs_of(thing.geobox))}, bounds {bounds_of(thing.geobox)}"
 
 
 def _coordinates(raster: Raster, name: str, cover: Coverage) -> dict[Any, Any]:
