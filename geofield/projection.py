@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import shapely  # type: ignore[import-untyped]
+import shapely
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import geopandas as gpd  # type: ignore[import-untyped]
+import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import shapely  # type: ignore[import-untyped]
-from exactextract import exact_extract  # type: ignore[import-untyped]
-from exactextract.feature import Feature, FeatureSource  # type: ignore[import-untyped]
-from exactextract.raster import RasterSource  # type: ignore[import-untyped]
+import shapely
+from exactextract import exact_extract
+from exactextract.feature import Feature, FeatureSource
+from exactextract.raster import RasterSource
 from odc.geo.geobox import GeoBox
 
 from geofield.errors import CrsError, GridError, InputError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
-import geopandas as gpd  # type: ignore[import-untyped]
+import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
@@ -97,7 +97,8 @@ def _cover(raster: Raster, fields: gpd.GeoDataFrame | gpd.GeoSeries | Coverage, 
     if not same_grid(fields.geobox, raster.geobox, REGULAR):
         raise GridError(
             f"The coverage is of another grid than the data. Coverage: {_described(fields)}; data: "
-            f"{_described(raster)}. Make it with `geofield.coverage(fields, data.odc.geobox)`, or pass the fields themselves."
+            f"{_described(raster)}. Make it with `geofield.coverage(fields, data.odc.geobox)`, or pass the fields "
+            "themselves."
         )
     return fields
 
@@ -189,8 +190,8 @@ def _lazy(variable: xr.DataArray, task: _Task) -> da.Array:
             )
         values = delayed(_combined)(partials, cover, task.stats, task.columns)
         shape = (len(task.columns), last - first, task.fields)
-        found.append(da.from_delayed(values, shape, dtype=np.float64))  # type: ignore[no-untyped-call]
-    return da.concatenate(found, axis=1)  # type: ignore[no-untyped-call, no-any-return]
+        found.append(da.from_delayed(values, shape, dtype=np.float64))
+    return da.concatenate(found, axis=1)  # type: ignore[no-any-return]
 
 
 def _fill(variable: xr.DataArray) -> float | None:
