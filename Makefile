@@ -37,7 +37,7 @@ demo: $(stamp) ## two boxes, a month of days, late fields: a summary and a pictu
 	$(bin)/python -m orchestrate.demo
 
 test: $(stamp) ## all tests; those on real data too where SHARED (../shared) is
-	$(bin)/python -m pytest -n $(PYTEST_WORKERS) $(if $(SHARED),--shared "$(SHARED)") $(PYTEST_ARGS)
+	$(bin)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal $(if $(SHARED),--shared "$(SHARED)") $(PYTEST_ARGS)
 
 accept: $(stamp) ## the acceptance checks on real data: make accept SHARED=DIR
 	@test -n "$(SHARED)" || { echo "Say where the real data is: make accept SHARED=DIR" >&2; exit 2; }

@@ -62,7 +62,7 @@ def test_stale_etag_is_refused(s3: S3Server, bucket: str) -> None:
 
 @pytest.fixture
 def restless() -> Iterator[None]:
-    """Threads that change places 5,000 times as often: without the server's lock the race below usually has many winners."""
+    """Threads that change places 5,000 times as often: without the server's lock the race below has many winners."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
