@@ -8,18 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import geopandas  # type: ignore[import-untyped]
+import geopandas
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
-import pyogrio  # type: ignore[import-untyped]
-import shapely  # type: ignore[import-untyped]
-from pyogrio.errors import CRSError as OgrCrsError  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio
+import shapely
+from pyogrio.errors import CRSError as OgrCrsError
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
 
 from geofield.errors import CrsError, FieldFileError
 from geofield.fields.crsnames import LONLAT, field_crs, from_projjson
-from geofield.fields.names import NAMES, pick, roles_of
+from geofield.fields.names import NAMES, REFUSED, pick, roles_of
 from geofield.fields.options import FieldOptions
 from geofield.fields.rawrows import MENDED, RawRows, empty_cells, filled
 from geofield.fields.report import Objects, Report, objects
@@ -169,6 +169,7 @@ def _cells(table: pa.Table, role: str, names: tuple[str, ...], report: Report) -
             try:
                 pick({name: values[row] for name, values in columns.items()}, names)
             except ValueError as error:
+                cells[row] = REFUSED
                 report.refuse(row, f"ambiguous_{role}", f"two spellings of {NAMES[role]} disagree: {error}")
     return cells
 

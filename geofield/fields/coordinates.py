@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import shapely  # type: ignore[import-untyped]
+import shapely
 
 from geofield.fields.names import CORNERS, corner_keys, shown
 from geofield.fields.report import Objects
@@ -22,7 +22,7 @@ _EWKT = re.compile(r"\s*SRID\s*=\s*(\d{1,9})\s*;", re.IGNORECASE)
 _NUMBERS = {int, float}
 
 
-class GeometryProblem(ValueError):
+class BadGeometryError(ValueError):
     """A geometry cannot be taken; `rule` names why."""
 
     def __init__(self, rule: str, reason: str) -> None:
@@ -40,7 +40,7 @@ class Polygons:
         self._rows: list[int] = []
 
     def add(self, row: int, geometry: Any) -> list[str]:
-        """Gather a GeoJSON geometry; returns what was mended. `GeometryProblem` when it is no polygon."""
+        """Gather a GeoJSON geometry; returns what was mended. `BadGeometryError` when it is no polygon."""
         parts = [[_ring(ring) for ring in part] for part in _parts(geometry)]
         self.add_rings(row, [[ring for ring, _, _ in part] for part in parts])
         mended = []
@@ -84,14 +84,14 @@ def corner_ring(row: dict[str, Any], texts: bool = False) -> Floats | None:
         return None
     absent = [corner for corner in CORNERS if corner not in keys]
     if absent:
-        raise GeometryProblem("no_geometry", f"{', '.join(absent)} not given, only {', '.join(keys.values())}")
+        raise BadGeometryError("no_geometry", f"{', '.join(absent)} not given, only {', '.join(keys.values())}")
     values = [_number(row[keys[corner]], keys[corner], texts) for corner in CORNERS]
     xmin, ymin, xmax, ymax = values
     if xmin == xmax or ymin == ymax:
-        raise GeometryProblem("no_area", f"the rectangle has no area: {values}")
+        raise BadGeometryError("no_area", f"the rectangle has no area: {values}")
     if xmin > xmax or ymin > ymax:
         low, high = ("xmin", "xmax") if xmin > xmax else ("ymin", "ymax")
-        raise GeometryProblem("corners_swapped", f"{low} is greater than {high}: {values}")
+        raise BadGeometryError("corners_swapped", f"{low} is greater than {high}: {values}")
     return np.array([[xmin, ymin], [xmax, ymin], [xmax, ymax], [xmin, ymax], [xmin, ymin]])
 
 
@@ -101,31 +101,31 @@ def read_wkt(text: str) -> tuple[Any, int | None, bool]:
     wkt = text[srid.end() :] if srid else text
     code = int(srid.group(1)) if srid else None
     if not wkt.strip():
-        raise GeometryProblem("no_geometry", "no geometry: the text is empty")
+        raise BadGeometryError("no_geometry", "no geometry: the text is empty")
     geometry = shapely.from_wkt(wkt, on_invalid="ignore")
     if geometry is not None:
         return geometry, code, False
     closed = shapely.from_wkt(wkt, on_invalid="fix")
     if closed is None:
-        raise GeometryProblem("not_wkt", f"the geometry is not complete WKT: {shown(text)}")
+        raise BadGeometryError("not_wkt", f"the geometry is not complete WKT: {shown(text)}")
     return closed, code, True
 
 
 def _parts(geometry: Any) -> list[list[Any]]:
     if not isinstance(geometry, dict):
-        raise GeometryProblem("not_a_polygon", f"the geometry is {shown(geometry)}; {ONLY_POLYGONS}")
+        raise BadGeometryError("not_a_polygon", f"the geometry is {shown(geometry)}; {ONLY_POLYGONS}")
     kind = geometry.get("type")
     if kind not in ("Polygon", "MultiPolygon"):
-        raise GeometryProblem("not_a_polygon", f"{kind if kind in KINDS else shown(kind)}: {ONLY_POLYGONS}")
+        raise BadGeometryError("not_a_polygon", f"{kind if kind in KINDS else shown(kind)}: {ONLY_POLYGONS}")
     coordinates = geometry.get("coordinates")
     if not isinstance(coordinates, list):
-        raise GeometryProblem("no_geometry", f"the {kind} has no coordinates: {shown(coordinates)}")
+        raise BadGeometryError("no_geometry", f"the {kind} has no coordinates: {shown(coordinates)}")
     parts = coordinates if kind == "MultiPolygon" else [coordinates]
     if not any(parts):
-        raise GeometryProblem("empty_geometry", "the geometry is empty")
+        raise BadGeometryError("empty_geometry", "the geometry is empty")
     for part in parts:
         if not isinstance(part, list) or not part:
-            raise GeometryProblem("bad_coordinates", f"a part of the {kind} is {shown(part)}, not a list of rings")
+            raise BadGeometryError("bad_coordinates", f"a part of the {kind} is {shown(part)}, not a list of rings")
     return parts
 
 
@@ -133,10 +133,10 @@ def _ring(ring: Any) -> tuple[Floats, bool, bool]:
     """(n, 2) closed, whether it had to be closed, whether there were heights."""
     if type(ring) is not list or set(map(type, ring)) - {list}:
         wrong = ring if type(ring) is not list else next(item for item in ring if type(item) is not list)
-        raise GeometryProblem("bad_coordinates", f"rings are lists of positions [x, y]; there is {shown(wrong)}")
+        raise BadGeometryError("bad_coordinates", f"rings are lists of positions [x, y]; there is {shown(wrong)}")
     sizes = set(map(len, ring))
     if sizes and min(sizes) < 2:
-        raise GeometryProblem("bad_coordinates", "a position has fewer than two numbers: a coordinate is missing")
+        raise BadGeometryError("bad_coordinates", "a position has fewer than two numbers: a coordinate is missing")
     height = bool(sizes) and max(sizes) > 2
     positions = [position[:2] for position in ring] if height else ring
     points = _numbers(list(chain.from_iterable(positions))).reshape(-1, 2)
@@ -144,7 +144,7 @@ def _ring(ring: Any) -> tuple[Floats, bool, bool]:
     if closed:
         points = np.concatenate([points, points[:1]])
     if len(points) < 4:
-        raise GeometryProblem(
+        raise BadGeometryError(
             "too_few_positions",
             f"a ring has {len(ring)} positions, fewer than four (the last one is the first): no area",
         )
@@ -158,25 +158,25 @@ def _numbers(values: list[Any]) -> Floats:
     try:
         numbers = np.array(values, dtype=np.float64)
     except OverflowError as error:
-        raise GeometryProblem("not_finite", "a coordinate is not finite: it has more than 300 digits") from error
+        raise BadGeometryError("not_finite", "a coordinate is not finite: it has more than 300 digits") from error
     if not np.isfinite(numbers).all():
         what = "not a number (NaN)" if np.isnan(numbers).any() else "not finite (Infinity)"
-        raise GeometryProblem("not_finite", f"a coordinate is {what}")
+        raise BadGeometryError("not_finite", f"a coordinate is {what}")
     return numbers
 
 
 def _number(value: Any, what: str, texts: bool) -> float:
     if value is None:
-        raise GeometryProblem("bad_coordinates", f"{what} is missing (null)")
+        raise BadGeometryError("bad_coordinates", f"{what} is missing (null)")
     if isinstance(value, str) and not texts:
-        raise GeometryProblem("bad_coordinates", f"{what} is text, not a number: {shown(value)}")
+        raise BadGeometryError("bad_coordinates", f"{what} is text, not a number: {shown(value)}")
     if type(value) not in (*_NUMBERS, str):
-        raise GeometryProblem("bad_coordinates", f"{what} is {shown(value)}, not a number")
+        raise BadGeometryError("bad_coordinates", f"{what} is {shown(value)}, not a number")
     try:
         number = float(value)
     except (ValueError, OverflowError) as error:
-        raise GeometryProblem("bad_coordinates", f"{what} is {shown(value)}, not a number") from error
+        raise BadGeometryError("bad_coordinates", f"{what} is {shown(value)}, not a number") from error
     if not math.isfinite(number):
         what_it_is = "not a number (NaN)" if math.isnan(number) else "not finite (Infinity)"
-        raise GeometryProblem("not_finite", f"{what} is {what_it_is}")
+        raise BadGeometryError("not_finite", f"{what} is {what_it_is}")
     return number

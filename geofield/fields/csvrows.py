@@ -9,10 +9,10 @@ from collections import Counter
 from typing import Any
 
 from geofield.errors import CrsError
-from geofield.fields.coordinates import GeometryProblem, Polygons, corner_ring, read_wkt
+from geofield.fields.coordinates import BadGeometryError, Polygons, corner_ring, read_wkt
 from geofield.fields.crsnames import LONLAT, field_crs
 from geofield.fields.jsontext import TextError, check_text, decode
-from geofield.fields.names import GEOMETRY_KEYS, NAMES, corner_keys, pick, roles_of, shown
+from geofield.fields.names import GEOMETRY_KEYS, NAMES, REFUSED, corner_keys, pick, roles_of, shown
 from geofield.fields.options import FieldOptions
 from geofield.fields.rawrows import MENDED, RawRows, empty_cells, filled
 from geofield.fields.report import Report
@@ -76,7 +76,7 @@ def _build(header: list[str], records: list[list[str]], lines: list[int], option
     polygons = Polygons()
     for row, record in enumerate(records):
         if len(record) != len(header):
-            raw.report.refuse(row, "ragged_row", f"{len(record)} cells where the header names {len(header)} columns")
+            raw.refuse_unread(row, "ragged_row", f"{len(record)} cells where the header names {len(header)} columns")
             continue
         cells = dict(zip(header, record, strict=True))
         for role, names in roles.items():
@@ -91,7 +91,7 @@ def _cell(raw: RawRows, row: int, role: str, cells: dict[str, Any], names: tuple
     try:
         raw.cells[role][row] = pick(cells, names)
     except ValueError as error:
-        raw.cells[role][row] = None
+        raw.cells[role][row] = REFUSED
         raw.report.refuse(row, f"ambiguous_{role}", f"two spellings of {NAMES[role]} disagree: {error}")
 
 
@@ -105,7 +105,7 @@ def _geometry(raw: RawRows, row: int, cells: dict[str, Any], key: str | None, po
         raw.geometry[row], code, closed = read_wkt(cells[key])
         if code is not None:
             raw.crs[row] = field_crs(f"EPSG:{code}")
-    except GeometryProblem as problem:
+    except BadGeometryError as problem:
         raw.report.refuse(row, problem.rule, str(problem))
         return
     except CrsError as error:

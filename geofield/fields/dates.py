@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from geofield.fields.names import MISSING, NAMES, near_misses, shown
+from geofield.fields.names import MISSING, NAMES, REFUSED, near_misses, shown
 from geofield.fields.rawrows import RawRows
 from geofield.fields.report import Objects
 
@@ -44,7 +44,7 @@ def judge_planting(raw: RawRows, default: dt.date | str | None, today: dt.date) 
             continue
         if default is not None:
             days[row] = fallback
-        elif not raw.report.refused[row] or value is not MISSING:
+        else:
             raw.report.refuse(row, "no_planting_date", _missing(value, raw))
     for row, day in enumerate(days):
         if day is not None and day > today:
@@ -67,7 +67,7 @@ def judge_arrival(raw: RawRows) -> Objects:
     """(n,) time of arrival (aware; UTC when no zone is given) or None."""
     times = np.empty(len(raw), dtype=object)
     for row, value in enumerate(raw.cells["arrival"]):
-        if value is MISSING or _is_absent(value):
+        if value is REFUSED or _is_absent(value):
             continue
         time = _time(value)
         if time is None:
@@ -110,7 +110,7 @@ def _judge(raw: RawRows, role: str, today: dt.date) -> Objects:
     days = np.empty(len(raw), dtype=object)
     known: dict[Any, Day] = {}
     for row, value in enumerate(raw.cells[role]):
-        if _is_absent(value):
+        if value is REFUSED or _is_absent(value):
             continue
         if not isinstance(value, (str, dt.date)):
             read = _not_text(value, NAMES[role])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import shapely  # type: ignore[import-untyped]
+import shapely
 from pyproj import CRS, Geod, Transformer
 
 from geofield.boxes import Box

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import geopandas  # type: ignore[import-untyped]
+import geopandas
 import numpy as np
 import pandas as pd
-import shapely  # type: ignore[import-untyped]
+import shapely
 from pyproj import CRS
 
 from geofield.fields.crsnames import parsed

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from geofield.fields.names import MISSING, near_misses, shown
+from geofield.fields.names import MISSING, REFUSED, near_misses, shown
 from geofield.fields.rawrows import RawRows
 from geofield.fields.report import Objects, Report
 
@@ -35,7 +35,7 @@ def judge_ids(raw: RawRows, id_column: str | None, digest: bool) -> Objects:
             ids[row] = value
         elif digest and (value is MISSING or value is None or (isinstance(value, str) and not value.strip())):
             continue
-        elif not raw.report.refused[row] or value is not MISSING:
+        elif value is not REFUSED:
             ids[row] = _judged(row, value, raw, id_column)
     return ids
 

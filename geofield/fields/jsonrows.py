@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from typing import Any
 
 from geofield.errors import CrsError
-from geofield.fields.coordinates import KINDS, GeometryProblem, Polygons, corner_ring, read_wkt
+from geofield.fields.coordinates import KINDS, BadGeometryError, Polygons, corner_ring, read_wkt
 from geofield.fields.crsnames import LONLAT, field_crs
-from geofield.fields.jsontext import RepeatedKeys, TextError, check_text, decode, parse, repeated_keys
-from geofield.fields.names import GEOMETRY_KEYS, MISSING, NAMES, corner_keys, pick, roles_of, shown
+from geofield.fields.jsontext import RepeatedKeys, TextError, check_marks, check_text, decode, parse, repeated_keys
+from geofield.fields.names import GEOMETRY_KEYS, MISSING, NAMES, REFUSED, corner_keys, pick, roles_of, shown
 from geofield.fields.options import FieldOptions
 from geofield.fields.rawrows import MENDED, RawRows, empty_cells, filled
 from geofield.fields.report import Report
 
 LINES = (".jsonl", ".ndjson", ".geojsonl", ".geojsons", ".jsonlines")
+_START = 1 << 16
 _FEATURE = {"type", "id", "properties", "geometry", "bbox", "crs"}
 
 
@@ -51,13 +53,13 @@ def read_document(data: bytes, name: str) -> Document:
         return _lines(data)
     text = decode(data)
     check_text(text)
-    if _looks_like_lines(text):
+    if is_lines(text):
         return _lines(data)
     value, repeats = parse(text)
     return _document(value, repeats)
 
 
-def _looks_like_lines(text: str) -> bool:
+def is_lines(text: str) -> bool:
     """Whether the first line is a whole JSON object and something follows it."""
     first, _, others = text.strip().partition("\n")
     if not (first.lstrip().startswith("{") and first.rstrip().endswith("}") and others.strip()):
@@ -69,16 +71,18 @@ def _looks_like_lines(text: str) -> bool:
     return True
 
 
+def read_lines(data: bytes) -> list[Line]:
+    """The lines of a text that are not blank, each a value by itself; `TextError` for a file that has no such lines."""
+    check_marks(data)
+    check_text(
+        data[:_START].decode("utf-8-sig", "replace") if data[:_START].strip() else data.decode("utf-8-sig", "replace")
+    )
+    numbered = enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1)
+    return [_line(number, line) for number, line in numbered if line.strip()]
+
+
 def _lines(data: bytes) -> Document:
-    try:
-        check_text(decode(data[:4]) + data[4 : 1 << 16].decode("utf-8", "replace"))
-    except TextError:
-        check_text(decode(data))
-    lines = [
-        _line(number, line)
-        for number, line in enumerate(data.split(b"\n"), start=1)
-        if line.strip(b" \t\r\xef\xbb\xbf")
-    ]
+    lines = read_lines(data)
     if len(lines) == 1 and _is_collection(lines[0].value):
         return _document(lines[0].value, bool(repeated_keys(lines[0].value)))
     return Document([line.value for line in lines], lines=lines, repeats=True)
@@ -136,39 +140,45 @@ class _Builder:
         rows = len(document.rows)
         lines = document.lines
         self.report = Report(rows, None if lines is None else [line.number for line in lines])
-        self.geometry = filled(rows, None)
-        self.crs = filled(rows, self._document_crs())
-        self.cells = empty_cells(rows)
         self.properties: list[dict[str, Any]] = [{}] * rows
         self.polygons = Polygons()
         self.seen: dict[str, None] = {}
+        crs, declared = self._document_crs()
+        self.raw = RawRows(
+            filled(rows, None),
+            filled(rows, crs),
+            declared,
+            empty_cells(rows),
+            self.properties.__getitem__,
+            (),
+            self.report,
+        )
 
     def build(self) -> RawRows:
+        """All rows, those refused already included."""
         for row, value in enumerate(self.document.rows):
             self._row(row, value)
             self.document.rows[row] = None  # the lists of coordinates are large; they are arrays by now
-        self.polygons.build(self.geometry)
-        rest = self.properties.__getitem__
-        return RawRows(
-            self.geometry, self.crs, self.declared, self.cells, rest, tuple(self.seen), self.report
-        )  # fmt: skip
+        self.polygons.build(self.raw.geometry)
+        self.raw.columns = tuple(self.seen)
+        return self.raw
 
-    def _document_crs(self) -> str:
+    def _document_crs(self) -> tuple[str, bool]:
+        """The CRS of all rows, and whether the file names it."""
         member = self.document.crs
-        self.declared = member is not MISSING and not (member is None and self.options.crs is not None)
-        if not self.declared:
-            return LONLAT if self.options.crs is None else field_crs(self.options.crs)
-        crs = _member_crs(member)
+        if member is MISSING or (member is None and self.options.crs is not None):
+            return field_crs(self.options.crs or LONLAT), False
+        crs = member_crs(member)
         if crs != LONLAT:
             self.report.note(None, "crs_member", f"read in {crs}, which the file's old `crs` member declares")
-        return crs
+        return crs, True
 
     def _row(self, row: int, value: Any) -> None:
         problem = None if self.document.lines is None else self.document.lines[row].problem
         if problem is None and not isinstance(value, dict):
             problem = f"{shown(value)} is not an object"
         if problem is not None:
-            self.report.refuse(row, "not_an_object" if "not an object" in problem else "not_json", problem)
+            self.raw.refuse_unread(row, "not_an_object" if "not an object" in problem else "not_json", problem)
             return
         if self.document.repeats and self._refuse_repeats(row, value):
             return
@@ -180,7 +190,7 @@ class _Builder:
     def _refuse_repeats(self, row: int, value: Any) -> bool:
         repeated = repeated_keys(value)
         for key, (first, last) in repeated.items():
-            self.report.refuse(row, "key_given_twice", f"{key} is given twice: {shown(first)} and {shown(last)}")
+            self.raw.refuse_unread(row, "key_given_twice", f"{key} is given twice: {shown(first)} and {shown(last)}")
         return bool(repeated)
 
     def _feature(self, row: int, feature: dict[str, Any]) -> None:
@@ -188,7 +198,7 @@ class _Builder:
         if properties is None:
             properties = {}
         if not isinstance(properties, dict):
-            self.report.refuse(row, "bad_properties", f"the properties are {shown(properties)}, not an object")
+            self.raw.refuse_unread(row, "bad_properties", f"the properties are {shown(properties)}, not an object")
             return
         for key in feature.keys() - _FEATURE - properties.keys():
             properties = {**properties, key: feature[key]}
@@ -208,7 +218,7 @@ class _Builder:
         self._properties(row, {name: item for name, item in value.items() if name not in used}, None)
         try:
             ring = corner_ring(value)
-        except GeometryProblem as problem:
+        except BadGeometryError as problem:
             self.report.refuse(row, problem.rule, str(problem))
             return
         if ring is None:
@@ -222,12 +232,12 @@ class _Builder:
         roles = roles_of(keys, self.options.id_column)
         for role, names in roles.items():
             try:
-                self.cells[role][row] = pick(properties, names)
+                self.raw.cells[role][row] = pick(properties, names)
             except ValueError as error:
-                self.cells[role][row] = None
+                self.raw.cells[role][row] = REFUSED
                 self.report.refuse(row, f"ambiguous_{role}", f"two spellings of {NAMES[role]} disagree: {error}")
         if "id" not in roles and top_level_id is not None and self.options.id_column in (None, "id"):
-            self.cells["id"][row] = top_level_id
+            self.raw.cells["id"][row] = top_level_id
             self.report.note(row, "top_level_id", "the top-level id of the feature is used as its field id")
         used = {name for names in roles.values() for name in names}
         self.properties[row] = {key: value for key, value in properties.items() if key not in used}
@@ -235,7 +245,7 @@ class _Builder:
     def _geometry(self, row: int, geometry: Any) -> None:
         try:
             if geometry is None:
-                raise GeometryProblem("no_geometry", "no geometry")
+                raise BadGeometryError("no_geometry", "no geometry")
             if isinstance(geometry, str):
                 self._wkt(row, geometry)
                 return
@@ -243,11 +253,11 @@ class _Builder:
                 self._crs_member(row, geometry)
             for kind in self.polygons.add(row, geometry):
                 self.report.note(row, kind, MENDED[kind])
-        except GeometryProblem as problem:
+        except BadGeometryError as problem:
             self.report.refuse(row, problem.rule, str(problem))
 
     def _wkt(self, row: int, text: str) -> None:
-        self.geometry[row], code, closed = read_wkt(text)
+        self.raw.geometry[row], code, closed = read_wkt(text)
         if closed:
             self.report.note(row, "ring_closed", MENDED["ring_closed"])
         if code is not None:
@@ -260,12 +270,13 @@ class _Builder:
 
     def _row_crs(self, row: int, name: str) -> None:
         try:
-            self.crs[row] = field_crs(name)
+            self.raw.crs[row] = field_crs(name)
         except CrsError as error:
             self.report.refuse(row, "unknown_crs", str(error))
 
 
-def _member_crs(member: Any) -> str:
+def member_crs(member: Any) -> str:
+    """The name of the CRS in the old `crs` member of a collection; `CrsError` when it is null or unknown."""
     if member is None:
         raise CrsError("the file says that its CRS is unknown (crs: null). Name it with --crs")
     return field_crs(_member_name(member))

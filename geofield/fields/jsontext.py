@@ -42,11 +42,7 @@ class RepeatedKeys(dict[str, Any]):
 
 def decode(data: bytes) -> str:
     """UTF-8 text, without a byte order mark; `TextError` says where it is not."""
-    for mark, name in _MARKS:
-        if data.startswith(mark):
-            raise TextError(
-                f"the file is not UTF-8 text: it begins with the byte order mark of {name}. Save it as UTF-8"
-            )
+    check_marks(data)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -57,6 +53,13 @@ def decode(data: bytes) -> str:
     if "\0" in text[:64]:
         raise TextError("the file is not UTF-8 text: it holds zero bytes")
     return text
+
+
+def check_marks(data: bytes) -> None:
+    """`TextError` when the text begins with the mark of another encoding."""
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            raise TextError(f"the file is not UTF-8 text: it begins with the byte order mark of {name}. Save as UTF-8")
 
 
 def check_text(text: str) -> None:

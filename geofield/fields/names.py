@@ -9,13 +9,17 @@ from functools import lru_cache
 from typing import Any, Final
 
 
-class Missing(Enum):
-    """The row has no such property at all (not the same as a null)."""
+class NoValue(Enum):
+    """What stands in a cell that has no value (null is one)."""
 
     MISSING = "missing"
+    REFUSED = "refused"
 
 
-MISSING: Final = Missing.MISSING
+MISSING: Final = NoValue.MISSING
+"""The row has no such property at all."""
+REFUSED: Final = NoValue.REFUSED
+"""The row is refused already for what it has there."""
 
 GEOMETRY_KEYS = ("geometry", "geom", "the_geom", "wkt", "WKT", "GEOMETRY", "wkt_geom", "WKT_GEOM")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")

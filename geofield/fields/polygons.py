@@ -7,7 +7,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import shapely  # type: ignore[import-untyped]
+import shapely
 
 from geofield.errors import FieldFileError
 from geofield.fields.coordinates import ONLY_POLYGONS

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from geofield.fields.names import MISSING, TIERS
+from geofield.fields.names import MISSING, REFUSED, TIERS
 from geofield.fields.report import Objects, Report
 
 MENDED = {
@@ -29,12 +29,19 @@ class RawRows:
     crs_declared: bool
     """Whether the file itself names its CRS."""
     cells: Mapping[str, Objects]
-    """Role -> (n,) values as the file has them, `MISSING` where a row has no such property."""
+    """Role -> (n,) values as the file has them, `MISSING` where a row has no such property,
+    `REFUSED` where it is refused for it already."""
     rest: Callable[[int], dict[str, Any]]
     """Everything else in a row."""
     columns: tuple[str, ...]
     """Names of all properties, to tell what there is when something is missing."""
     report: Report
+
+    def refuse_unread(self, row: int, rule: str, reason: str) -> None:
+        """A row of which nothing could be read: no rule but this one is told."""
+        self.report.refuse(row, rule, reason)
+        for cells in self.cells.values():
+            cells[row] = REFUSED
 
     def __len__(self) -> int:
         return len(self.geometry)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import shapely  # type: ignore[import-untyped]
+import shapely
 
 from geofield.errors import FieldFileError
 from geofield.fields.crsnames import field_crs
@@ -19,7 +19,7 @@ from geofield.fields.dates import judge_arrival, judge_harvest, judge_planting
 from geofield.fields.formats import read_rows
 from geofield.fields.ids import judge_ids, refuse_twins
 from geofield.fields.jsontext import TextError, dump
-from geofield.fields.names import MISSING, shown
+from geofield.fields.names import MISSING, REFUSED, shown
 from geofield.fields.options import FieldOptions
 from geofield.fields.polygons import judge_polygons
 from geofield.fields.rawrows import RawRows
@@ -127,7 +127,8 @@ def _standing(report: Report) -> npt.NDArray[np.intp]:
 
 
 def _check_id_column(raw: RawRows, name: str, id_column: str | None) -> None:
-    if id_column is None or not len(raw) or any(value is not MISSING for value in raw.cells["id"]):
+    cells = list(raw.cells["id"])
+    if id_column is None or MISSING not in cells or any(cell is not MISSING and cell is not REFUSED for cell in cells):
         return
     raise FieldFileError(
         f"{name}: no column {id_column!r} (--id-column); there are {shown(', '.join(raw.columns), 300) or 'none'}"
@@ -143,6 +144,8 @@ def _texts(raw: RawRows, role: str, default: str | None) -> Objects:
     """(n,) text or None; whole numbers become text."""
     texts = np.empty(len(raw), dtype=object)
     for row, value in enumerate(raw.cells[role]):
+        if value is REFUSED:
+            continue
         if value is MISSING or value is None or (isinstance(value, str) and not value.strip()):
             texts[row] = default
         elif isinstance(value, str):

@@ -6,7 +6,7 @@ import datetime as dt
 from hashlib import blake2b
 
 import numpy as np
-import shapely  # type: ignore[import-untyped]
+import shapely
 
 from geofield.fields.report import Objects
 
