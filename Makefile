@@ -36,18 +36,20 @@ $(stamp): requirements-dev.txt pyproject.toml
 demo: $(stamp) ## two boxes, a month of days, late fields: a summary and a picture
 	$(bin)/python -m orchestrate.demo
 
+# `--shared=`, with the equals sign: after a blank, pytest takes the folder for a place of tests and looks for its
+# configuration there.
 test: $(stamp) ## all tests; those on real data too where SHARED (../shared) is
-	$(bin)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal $(if $(SHARED),--shared "$(SHARED)") $(PYTEST_ARGS)
+	$(bin)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal $(if $(SHARED),--shared="$(SHARED)") $(PYTEST_ARGS)
 
 accept: $(stamp) ## the acceptance checks on real data: make accept SHARED=DIR
 	@test -n "$(SHARED)" || { echo "Say where the real data is: make accept SHARED=DIR" >&2; exit 2; }
-	$(bin)/python -m pytest -m accept --shared "$(SHARED)" $(PYTEST_ARGS)
+	$(bin)/python -m pytest -m accept --shared="$(SHARED)" $(PYTEST_ARGS)
 
+# All of them, whatever the first one says.
 lint: $(stamp) ## ruff, mypy, import rules
-	$(bin)/ruff check .
-	$(bin)/ruff format --check .
-	$(bin)/mypy
-	$(bin)/lint-imports
+	@failed=; for check in "ruff check ." "ruff format --check ." mypy lint-imports; do \
+		echo "== $$check"; $(bin)/$$check || failed="$$failed [$$check]"; \
+	done; test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 format: $(stamp) ## put files into the form that `make lint` asks for
 	$(bin)/ruff check --fix-only --quiet .

@@ -42,8 +42,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         type=Path,
         default=None,
-        help="folder with the real data of the acceptance checks; ../shared beside the project where it exists",
+        help="folder with real data, given as --shared=DIR; by default ../shared beside the project, where it exists",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what reads real data, so that `-m accept` runs all of it."""
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.accept)
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +61,7 @@ def shared(request: pytest.FixtureRequest) -> Path:
     if not (folder / "data").is_dir():
         if given is not None:
             raise pytest.UsageError(f"--shared {given}: there is no folder {folder / 'data'}.")
-        pytest.skip("no real data here: pass --shared DIR, a folder that holds data/")
+        pytest.skip("no real data here: pass --shared=DIR, a folder that holds data/")
     return folder
 
 
