@@ -68,6 +68,12 @@ class MissingBandError(SkipError, LookupError):
     kind = "missing_band"
 
 
+class UnreadableFileError(SkipError, OSError):
+    """A file of imagery is missing, or it is there and cannot be decoded."""
+
+    kind = "unreadable_file"
+
+
 # --- fix: the caller's input is wrong ---------------------------------------------------------------------------------
 
 

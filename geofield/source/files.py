@@ -1,0 +1,264 @@
+"""A folder, or an `s3://` prefix, of GeoTIFFs with the time of acquisition in their names."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from geofield.errors import CrsError, GridError, MissingBandError, SourceError, UnreadableFileError
+from geofield.grid import Grid, bounds_of, check_north_up, crs_of, crs_text, parse_crs
+from geofield.projection import project_bounds
+from geofield.source.counters import count_read
+from geofield.source.listing import absolute_root, list_files, stamp_of
+from geofield.source.protocol import Acquisition
+from geofield.source.raster import RasterBand, geobox_of, open_band, read_band
+from geofield.source.settings import Settings, check_no_credentials, parse_settings
+from geofield.source.timenames import TimePattern
+
+Bounds = tuple[float, float, float, float]
+
+_HEADERS_AT_ONCE = 8
+
+
+class BandFiles(BaseModel):
+    """The files of one band. `scale`, `offset` and `nodata` stand in for the tags of the files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    path: str = Field(description="pattern below the root, e.g. NDVI_{time}.tif")
+    index: int = Field(1, ge=1, description="band in the file, counted from 1")
+    scale: float | None = None
+    offset: float | None = None
+    nodata: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """`file.tif#2` is band 2 of file.tif."""
+        if not isinstance(value, str):
+            return value
+        path, mark, index = value.rpartition("#")
+        return {"path": path, "index": int(index)} if mark and index.isdecimal() else {"path": value}
+
+    @field_validator("path")
+    @classmethod
+    def _has_time(cls, value: str) -> str:
+        TimePattern(value)
+        return value
+
+    @property
+    def overrides(self) -> dict[str, float]:
+        """What the files' own tags do not say."""
+        given = {"scale": self.scale, "offset": self.offset, "nodata": self.nodata}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class FilesSettings(Settings):
+    """Keys of a source of files."""
+
+    type: Literal["files"]
+    root: str = Field(min_length=1, description="a folder, or s3://bucket/prefix")
+    bands: dict[str, BandFiles] = Field(min_length=1, description="band -> pattern, or {path, index, scale, ...}")
+    quality: tuple[str, ...] | None = Field(
+        None, description="bands of classes: never interpolated; by default every band of plain integers"
+    )
+    anonymous: bool = Field(False, description="an open bucket: requests are not signed")
+
+    @field_validator("root")
+    @classmethod
+    def _open_root(cls, value: str) -> str:
+        return absolute_root(check_no_credentials(value))
+
+    @model_validator(mode="after")
+    def _known_quality(self) -> Self:
+        if unknown := sorted(set(self.quality or ()) - set(self.bands)):
+            raise ValueError(f"quality names {unknown[0]!r}, which is none of the bands {', '.join(self.bands)}")
+        return self
+
+
+@dataclass(frozen=True)
+class _Asset:
+    href: str
+    stamp: str
+
+
+@dataclass(frozen=True)
+class FilesSource:
+    """A source of files; see `FilesSettings`."""
+
+    settings: FilesSettings
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> FilesSource:
+        """From the `source` mapping of a box."""
+        return cls(parse_settings(FilesSettings, spec))
+
+    def bands(self) -> tuple[str, ...]:
+        """As the box names them."""
+        return tuple(self.settings.bands)
+
+    def quality_bands(self) -> tuple[str, ...]:
+        """As the box names them; empty when it does not say."""
+        return self.settings.quality or ()
+
+    def native_geobox(self) -> GeoBox | None:
+        """The grid of the first file of the first band.
+
+        Raises
+        ------
+        SourceError
+            There is no such file yet.
+        GridError, CrsError
+            Its grid is flipped or rotated, or it has no CRS.
+        """
+        name, band = next(iter(self.settings.bands.items()))
+        pattern = TimePattern(band.path)
+        times = {path: time for path in self._listing() if (time := pattern.match(path)) is not None}
+        if not times:
+            raise SourceError(f"No file at {self.settings.root} matches {band.path!r} (band {name}) yet.")
+        href = f"{self.settings.root}/{min(times, key=lambda path: (times[path], path))}"
+        with open_band(self._raster_band(name, href)) as dataset:
+            geobox = geobox_of(dataset)
+        try:
+            check_north_up(geobox)
+        except GridError as error:
+            raise GridError(f"{href}: {error}") from error
+        return geobox
+
+    def search(self, grid: Grid, start: dt.date, end: dt.date) -> list[Acquisition]:
+        """One acquisition for each distinct time in the files' names.
+
+        The folder is listed once; headers are opened of the files of these days only, and kept by the process while
+        the files stay as they are.
+        """
+        found = self._assets_by_time(start, end)
+        headers = self._headers(asset for assets in found.values() for asset in assets.values())
+        target = crs_text(grid.crs)
+        return [self._acquisition(time, found[time], headers, target) for time in sorted(found)]
+
+    def read(self, acquisition: Acquisition, bands: Sequence[str], geobox: GeoBox) -> dict[str, NDArray[np.float64]]:
+        """Number x scale + offset where the number is not nodata; on other grids the value at each pixel's centre."""
+        for band in bands:
+            self._check_band(acquisition, band)
+        result = {}
+        nbytes = 0
+        for band in bands:
+            result[band], decoded = read_band(self._raster_band(band, acquisition.assets[band]), geobox)
+            nbytes += decoded
+        if nbytes:
+            count_read(nbytes)
+        return result
+
+    def _check_band(self, acquisition: Acquisition, band: str) -> None:
+        if band not in self.settings.bands:
+            raise MissingBandError(f"The source has no band {band!r}; it offers {', '.join(self.settings.bands)}.")
+        if band not in acquisition.assets:
+            raise MissingBandError(
+                f"Acquisition {acquisition.id} has no file for band {band!r}: nothing at {self.settings.root} matches "
+                f"{self.settings.bands[band].path!r} for {acquisition.time:%Y-%m-%dT%H:%M:%SZ}. "
+                "Bring the file, or drop the others of that time."
+            )
+
+    def _raster_band(self, name: str, href: str) -> RasterBand:
+        band, quality = self.settings.bands[name], self.settings.quality
+        return RasterBand(
+            href,
+            band.index,
+            band.scale,
+            band.offset,
+            band.nodata,
+            nearest=None if quality is None else name in quality,
+            anonymous=self.settings.anonymous,
+        )
+
+    def _listing(self) -> dict[str, Mapping[str, Any]]:
+        depth = max(TimePattern(band.path).depth for band in self.settings.bands.values())
+        return list_files(self.settings.root, depth, self.settings.anonymous)
+
+    def _assets_by_time(self, start: dt.date, end: dt.date) -> dict[dt.datetime, dict[str, _Asset]]:
+        listing = self._listing()
+        patterns = {name: TimePattern(band.path) for name, band in self.settings.bands.items()}
+        found: dict[dt.datetime, dict[str, _Asset]] = {}
+        matched = False
+        for path in sorted(listing):
+            for name, pattern in patterns.items():
+                time = pattern.match(path)
+                matched = matched or time is not None
+                if time is None or not start <= time.date() <= end:
+                    continue
+                href = f"{self.settings.root}/{path}"
+                other = found.setdefault(time, {}).setdefault(name, _Asset(href, stamp_of(href, listing[path])))
+                if other.href != href:
+                    raise SourceError(f"{other.href} and {href} both are band {name} of {time}. Remove one of them.")
+        if listing and not matched:
+            raise SourceError(
+                f"None of the {len(listing)} files at {self.settings.root} matches any of "
+                f"{', '.join(repr(pattern.text) for pattern in patterns.values())}; the first is {min(listing)!r}."
+            )
+        return found
+
+    def _headers(self, assets: Iterable[_Asset]) -> dict[str, tuple[Bounds, str] | None]:
+        """Href -> (bounds, CRS), None for a file that cannot be read: reading its pixels will say so."""
+        distinct = list(dict.fromkeys(assets))
+        anonymous = [self.settings.anonymous] * len(distinct)
+        if len(distinct) < 2 or not self.settings.root.startswith("s3://"):
+            headers = list(map(_header, distinct, anonymous))
+        else:  # each costs a round trip
+            with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+                headers = list(pool.map(_header, distinct, anonymous))
+        return {asset.href: header for asset, header in zip(distinct, headers, strict=True)}
+
+    def _acquisition(
+        self,
+        time: dt.datetime,
+        assets: Mapping[str, _Asset],
+        headers: Mapping[str, tuple[Bounds, str] | None],
+        target: str,
+    ) -> Acquisition:
+        own = [headers[asset.href] for asset in assets.values()]
+        known = [_projected(*header, target) for header in own if header is not None]
+        return Acquisition(
+            id=f"{time:%Y%m%dT%H%M%S}" + (f".{time.microsecond:06d}" if time.microsecond else ""),
+            version=self._version(assets),
+            time=time,
+            footprint=_union(known) if len(known) == len(own) else None,
+            assets={name: asset.href for name, asset in assets.items()},
+        )
+
+    def _version(self, assets: Mapping[str, _Asset]) -> str:
+        """Over the files' stamps, and over what makes other values of the same files."""
+        digest = hashlib.blake2b(digest_size=12)
+        for name in sorted(assets):
+            band = self.settings.bands[name]
+            digest.update(repr((name, assets[name].stamp, band.index, sorted(band.overrides.items()))).encode())
+        return digest.hexdigest()
+
+
+@lru_cache(maxsize=100_000)
+def _header(asset: _Asset, anonymous: bool) -> tuple[Bounds, str] | None:
+    try:
+        with open_band(replace(RasterBand(asset.href), anonymous=anonymous)) as dataset:
+            geobox = geobox_of(dataset)
+            return bounds_of(geobox), crs_text(crs_of(geobox))
+    except (UnreadableFileError, CrsError):
+        return None
+
+
+@lru_cache(maxsize=10_000)
+def _projected(bounds: Bounds, source: str, target: str) -> Bounds:
+    return project_bounds(bounds, parse_crs(source), parse_crs(target))
+
+
+def _union(bounds: Sequence[Bounds]) -> Bounds:
+    xmin, ymin, xmax, ymax = zip(*bounds, strict=True)
+    return min(xmin), min(ymin), max(xmax), max(ymax)

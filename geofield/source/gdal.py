@@ -1,0 +1,128 @@
+"""How GDAL is set up for reading, and what its failures mean."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import rasterio
+from rasterio.errors import RasterioError
+from rasterio.session import DummySession
+
+from geofield.errors import AccessError, SourceUnavailableError, UnreadableFileError
+
+OPTIONS: dict[str, Any] = {
+    # Opening a file would list its folder, which may hold years of files, to look for side files.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    # Side files (.aux.xml) are neither read nor written: what a pixel means is said in the file itself, or in the box.
+    "GDAL_PAM_ENABLED": "NO",
+    # The header of a COG fits into the first request, so that opening costs one.
+    "GDAL_INGESTED_BYTES_AT_OPEN": 32_768,
+    # Ranges that touch are asked for in one request: the tiles of a window mostly lie side by side.
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    # A file's bytes are kept while it is open (header, index, and blocks that two strips share), per file.
+    "VSI_CACHE": True,
+    "VSI_CACHE_SIZE": 16 * 1024 * 1024,
+    # ... and forgotten when it is closed: a reprocessed scene may come under the same name.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsis3/",
+    # Decoded blocks; the default is 5 % of the machine for every worker process on it.
+    "GDAL_CACHEMAX": 128 * 1024 * 1024,
+    # Servers that are busy say so (429, 5xx); waits double: 0.5, 1, 2, 4 seconds.
+    "GDAL_HTTP_MAX_RETRY": 4,
+    "GDAL_HTTP_RETRY_DELAY": 0.5,
+    "GDAL_HTTP_RETRY_CODES": "429,500,502,503,504",
+    # A server that does not answer is an error in time for the task to be tried elsewhere.
+    "GDAL_HTTP_CONNECTTIMEOUT": 10,
+    "GDAL_HTTP_TIMEOUT": 60,
+}
+"""No credentials: GDAL finds them by itself where it reads (AWS variables, files, roles)."""
+
+_DENIED = re.compile(
+    r"AccessDenied|Access Denied|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidCredentials"
+    r"|AWS_SECRET_ACCESS_KEY|response code: 40[13]",
+    re.IGNORECASE,
+)
+_MISSING = re.compile(r"(key|bucket) does not exist|does not exist in the file system|No such file|response code: 404")
+_BROKEN = re.compile(r"not recognized as being in a supported file format|Decod|IReadBlock failed|TIFF", re.IGNORECASE)
+_SHORT_READ = re.compile(r"Read error .*got \d+ bytes", re.IGNORECASE)
+"""A file that is cut off; over a network just as well an answer that did not come, which GDAL does not tell apart."""
+
+
+def endpoint_options(environ: dict[str, str] | os._Environ[str] = os.environ) -> dict[str, Any]:
+    """GDAL's words for `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, looked up where the reading happens.
+
+    GDAL itself knows `AWS_S3_ENDPOINT` only. Buckets of such servers rarely have a host name of their own.
+    """
+    url = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+    if not url:
+        return {}
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    return {
+        "AWS_S3_ENDPOINT": parts.netloc + parts.path.rstrip("/"),
+        "AWS_HTTPS": "YES" if parts.scheme == "https" else "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+    }
+
+
+def gdal_path(href: str) -> str:
+    """What GDAL calls a path or an `s3://` address."""
+    return f"/vsis3/{href.removeprefix('s3://')}" if href.startswith("s3://") else href
+
+
+@contextmanager
+def open_raster(href: str, anonymous: bool = False) -> Iterator[rasterio.DatasetReader]:
+    """A raster, with every failure of GDAL inside the block translated.
+
+    Parameters
+    ----------
+    href
+        A path or an `s3://` address.
+    anonymous
+        Requests are not signed.
+
+    Raises
+    ------
+    SourceUnavailableError
+        The server did not answer, or was too busy.
+    AccessError
+        It refused.
+    UnreadableFileError
+        The file is not there, or cannot be decoded.
+    """
+    options = OPTIONS | endpoint_options()
+    if anonymous:
+        options["AWS_NO_SIGN_REQUEST"] = "YES"
+    try:
+        # Rasterio's own session would read credentials through boto3 and pass them on as options.
+        with rasterio.Env(session=DummySession(), **options), rasterio.open(gdal_path(href), sharing=False) as dataset:
+            yield dataset
+    except RasterioError as error:
+        raise _translated(error, href) from error
+
+
+def _translated(error: RasterioError, href: str) -> Exception:
+    # a name such as tile-403.tif must not be taken for an answer of the server
+    said = _messages(error).replace(gdal_path(href), "the file").replace(os.path.basename(href), "the file")
+    if _MISSING.search(said):
+        return UnreadableFileError(f"{href} is not there (any more): {said}. Search again, or bring the file back.")
+    is_remote = href.startswith("s3://")
+    if is_remote and _DENIED.search(said):
+        return AccessError(f"Reading {href} was refused: {said}. Check the credentials and the bucket's policy.")
+    if is_remote and (_SHORT_READ.search(said) or not _BROKEN.search(said)):
+        return SourceUnavailableError(f"{href} could not be read: {said}. Try again later.")
+    return UnreadableFileError(f"{href} cannot be read as a raster: {said}. Replace the file.")
+
+
+def _messages(error: BaseException) -> str:
+    """What was said, from the outermost error to its causes, each once."""
+    said: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        if (text := str(cause).strip().rstrip(".")) and text not in said:
+            said.append(text)
+        cause = cause.__cause__ or cause.__context__
+    return "; ".join(said)
