@@ -46,6 +46,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a folder that holds no data before any test runs, instead of skipping what was asked for."""
+    given: Path | None = config.getoption("--shared")
+    if given is not None and not (given / "data").is_dir():
+        raise pytest.UsageError(f"--shared={given}: there is no folder {given / 'data'}.")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what reads real data, so that `-m accept` runs all of it."""
     for item in items:
@@ -59,8 +66,6 @@ def shared(request: pytest.FixtureRequest) -> Path:
     given: Path | None = request.config.getoption("--shared")
     folder = (given or ROOT.parent / "shared").resolve()
     if not (folder / "data").is_dir():
-        if given is not None:
-            raise pytest.UsageError(f"--shared {given}: there is no folder {folder / 'data'}.")
         pytest.skip("no real data here: pass --shared=DIR, a folder that holds data/")
     return folder
 
