@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geofield.boxes import Box as Box
+    from geofield.boxfiles import BoxOptions as BoxOptions
+    from geofield.boxfiles import box_from as box_from
     from geofield.boxfiles import read_boxes as read_boxes
     from geofield.cube.cube import Cube as Cube
     from geofield.errors import GeofieldError as GeofieldError
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from geofield.fields import FieldOptions as FieldOptions
     from geofield.fields import read_fields as read_fields
     from geofield.pipeline import Run as Run
+    from geofield.recipe.variables import needed_bands as needed_bands
     from geofield.reduce.coverage import Coverage as Coverage
     from geofield.reduce.coverage import coverage as coverage
     from geofield.reduce.zonal import zonal_stats as zonal_stats
@@ -26,14 +29,17 @@ __version__ = "0.1.0"
 # name -> defining module; loaded when first asked for, so that importing geofield costs little
 _NAMES = {
     "Box": "geofield.boxes",
+    "BoxOptions": "geofield.boxfiles",
     "Coverage": "geofield.reduce.coverage",
     "Cube": "geofield.cube.cube",
     "FieldOptions": "geofield.fields",
     "GeofieldError": "geofield.errors",
     "Run": "geofield.pipeline",
     "Store": "geofield.facade",
+    "box_from": "geofield.boxfiles",
     "coverage": "geofield.reduce.coverage",
     "create_store": "geofield.facade",
+    "needed_bands": "geofield.recipe.variables",
     "open_source": "geofield.source",
     "open_store": "geofield.facade",
     "read_boxes": "geofield.boxfiles",
@@ -43,6 +49,7 @@ _NAMES = {
 
 __all__ = [
     "Box",
+    "BoxOptions",
     "Coverage",
     "Cube",
     "FieldOptions",
@@ -50,8 +57,10 @@ __all__ = [
     "Run",
     "Store",
     "__version__",
+    "box_from",
     "coverage",
     "create_store",
+    "needed_bands",
     "open_source",
     "open_store",
     "read_boxes",

@@ -1,0 +1,430 @@
+"""The command `geofield`. Nothing heavy is imported before a command runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from geofield.errors import ConfigurationError, GeofieldError
+
+if TYPE_CHECKING:
+    from geofield import Store
+
+DONE, FAILED, WRONG = 0, 1, 2
+
+_BEGIN = """\
+geofield: field statistics from satellite imagery, day by day.
+
+Begin:
+  geofield init STORE                                   make a store, a directory or s3://bucket/prefix
+  geofield add-box STORE boxes.yaml                     say what is watched, from when, from which imagery
+  geofield submit STORE fields.geojson                  hand in fields
+  geofield plan STORE                                   see what a run would do
+  geofield run STORE                                    do it
+  geofield series STORE --field ID --plot field.png     look at a field
+
+Without imagery of your own:
+  geofield add-box STORE --id try --bbox 4.30 51.00 4.32 51.01 --start 2025-04-01 --source simulated
+
+export GEOFIELD_STORE=... saves saying STORE each time. geofield COMMAND --help tells the options.
+"""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+# --- the group and what commands share -------------------------------------------------------------------------------
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="geofield", message="%(prog)s %(version)s", prog_name="geofield")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Field statistics from satellite imagery: a cube per box that every day extends, rows per field and day.
+
+    STORE is a directory or s3://bucket/prefix; GEOFIELD_STORE is its default. Exit status: 0 done, 1 something
+    failed, 2 the call or its configuration is wrong.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(_BEGIN, nl=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script; its exit status."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        status = cli.main(
+            args=None if arguments is None else list(arguments), prog_name="geofield", standalone_mode=False
+        )
+        return status if isinstance(status, int) else DONE
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        _complain(error.format_message())
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"See `{error.ctx.command_path} --help`.", err=True)
+        return WRONG
+    except (KeyboardInterrupt, click.Abort):
+        _complain("stopped. Nothing is lost: what was published stays, and the next run goes on from there.")
+        return FAILED
+    except BrokenPipeError:
+        # whoever read stdout has seen enough; without this the interpreter complains once more when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except GeofieldError as error:
+        _trace()
+        _complain(str(error))
+        return WRONG if error.action == "fix" else FAILED
+    except Exception as error:
+        _trace()
+        _complain(f"{type(error).__name__}: {error}\nNobody foresaw this; GEOFIELD_DEBUG=1 shows where it happened.")
+        return FAILED
+
+
+def _stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _complain(text: str) -> None:
+    click.echo(f"geofield: {text}", err=True)
+
+
+def _trace() -> None:
+    if os.environ.get("GEOFIELD_DEBUG"):
+        import traceback
+
+        click.echo(traceback.format_exc(), err=True, nl=False)
+
+
+def _store_argument(command: Command) -> Command:
+    return click.argument("store", envvar="GEOFIELD_STORE", required=False)(command)
+
+
+def _json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(command)
+
+
+def _until_option(command: Command) -> Command:
+    return click.option("--until", metavar="DATE", help="Last day, included; default today (UTC).")(command)
+
+
+def _open(url: str | None) -> Store:
+    import geofield
+
+    return geofield.open_store(_named(url))
+
+
+def _named(url: str | None) -> str:
+    if not url:
+        raise ConfigurationError("No store: give STORE, a directory or s3://bucket/prefix, or set GEOFIELD_STORE.")
+    return url
+
+
+def _store_and_files(words: Sequence[str]) -> tuple[str | None, list[Path]]:
+    """STORE and files; STORE may be left out where GEOFIELD_STORE says it."""
+    default = os.environ.get("GEOFIELD_STORE")
+    if not words:
+        return default, []
+    first = words[0]
+    if default and not first.startswith("s3://") and not (Path(first) / "geofield.json").is_file():
+        return default, [Path(word) for word in words]
+    return first, [Path(word) for word in words[1:]]
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+@contextlib.contextmanager
+def _no_fork_noise() -> Iterator[None]:
+    """Libraries' warnings are for developers; people get sentences."""
+    import warnings
+
+    with warnings.catch_warnings():
+        if not os.environ.get("GEOFIELD_DEBUG"):
+            warnings.simplefilter("ignore")
+        yield
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@_store_argument
+@click.option("--defaults", metavar="FILE", type=click.Path(path_type=Path),
+              help="YAML or JSON: what new boxes have when nobody says.")  # fmt: skip
+@_json_option
+def init(store: str | None, defaults: Path | None, as_json: bool) -> int:
+    """Create a store, and check that its server keeps what every commit relies on."""
+    import geofield
+    from geofield.errors import NotFoundError
+
+    url = _named(store)
+    said = None if defaults is None else _mapping(_file_text(defaults), f"--defaults {defaults}")
+    try:
+        geofield.open_store(url)
+        is_new = False
+    except NotFoundError:
+        is_new = True
+    made = geofield.create_store(url, said)
+    if as_json:
+        _print_json({"store": made.url, "is_new": is_new, "defaults": made.defaults})
+        return DONE
+    click.echo(f"{'Made a store at' if is_new else 'There is a store already at'} {made.url}")
+    if is_new:
+        click.echo(f"Next: geofield add-box {made.url} FILE")
+    return DONE
+
+
+@cli.command("add-box")
+@click.argument("words", metavar="STORE [FILE]", nargs=-1)
+@click.option("--id", "box_id", metavar="ID", help="Id of the box.")
+@click.option("--bbox", nargs=4, type=float, metavar="XMIN YMIN XMAX YMAX", help="Bounds.")
+@click.option("--crs", help="CRS of the bounds; default EPSG:4326.")
+@click.option("--resolution", type=float, help="Pixel size in units of the grid's CRS; default 10.")
+@click.option("--grid-crs", help="CRS of the grid; default utm, the zone of the centre. `native`: the source's grid.")
+@click.option("--tile", type=int, help="Side of a tile in pixels, a multiple of 256.")
+@click.option("--start", metavar="DATE", help="First day of the cube.")
+@click.option("--source", metavar="TYPE|JSON|YAML", help="Where pixels come from, e.g. simulated.")
+@click.option("--seed", type=int, help="Seed of a simulated source.")
+@click.option("--variables", metavar="FILE|JSON|YAML", help="What is derived from the bands.")
+@click.option("--settle-days", type=int, help="Days held back, because the provider may still fill them.")
+@click.option("--max-pixels", type=int, help="Refuse larger boxes; default 500,000,000 pixels a day.")
+@_json_option
+def add_box(words: tuple[str, ...], as_json: bool, **said: Any) -> int:
+    """Register boxes: the file first, then the options, then the store's defaults."""
+    from orchestrate.boxadding import add_boxes
+    from orchestrate.config import settings
+
+    url, files = _store_and_files(words)
+    if len(files) > 1:
+        raise ConfigurationError(f"add-box takes one file; got {', '.join(str(file) for file in files)}.")
+    max_pixels = settings(max_pixels=said.pop("max_pixels")).max_pixels
+    options = {"id": said.pop("box_id"), **said}
+    options["source"] = _source(said["source"], options.pop("seed"))
+    options["variables"] = _variables(said["variables"])
+    with _no_fork_noise():
+        result = add_boxes(_open(url), files[0] if files else None, options, max_pixels)
+    if as_json:
+        _print_json(result)
+    else:
+        from orchestrate.show import show_boxes
+
+        show_boxes(result)
+    return DONE if result["boxes"] else WRONG
+
+
+@cli.command()
+@click.argument("words", metavar="STORE FILE...", nargs=-1, required=True)
+@click.option("--as", "as_", type=click.Choice(["fields", "boxes"]), default="fields", show_default=True,
+              help="What the files hold.")  # fmt: skip
+@click.option("--crs", help="CRS of files that declare none.")
+@click.option("--id-column", metavar="NAME", help="Column or property with the field id.")
+@click.option("--ids", type=click.Choice(["digest"]), help="Name fields without an id after their content.")
+@click.option("--planting-date", metavar="DATE|box-start", help="Holds for fields that have none.")
+@click.option("--box", metavar="ID", help="Box of fields that name none.")
+@_json_option
+def submit(words: tuple[str, ...], as_: str, as_json: bool, **said: Any) -> int:
+    """Put field or box files in the inbox; the options are kept with each and say what it does not."""
+    from dataclasses import asdict
+
+    from orchestrate.inbox import submit as put
+    from orchestrate.inbox import waiting
+
+    url, files = _store_and_files(words)
+    if not files:
+        raise ConfigurationError("Nothing to submit: give STORE and the files.")
+    opened = _open(url)
+    done = [asdict(one) for one in put(opened, files, "boxes" if as_ == "boxes" else "fields", said)]
+    if as_json:
+        _print_json({"files": done})
+        return DONE
+    from orchestrate.show import show_submitted
+
+    show_submitted(done, len(waiting(opened)))
+    return DONE
+
+
+@cli.command()
+@_store_argument
+@_until_option
+@_json_option
+def plan(store: str | None, until: str | None, as_json: bool) -> int:
+    """Show what a run would do, with tasks, bytes and a time estimate. Changes nothing."""
+    from orchestrate.config import parse_until, settings
+    from orchestrate.summary import planned
+
+    day = parse_until(until if until is not None else settings().until)
+    with _no_fork_noise():
+        result = planned(_open(store), day)
+    if as_json:
+        _print_json(result)
+    else:
+        from orchestrate.show import show_plan
+
+        show_plan(result)
+    return FAILED if result["errors"] else DONE
+
+
+@cli.command()
+@_store_argument
+@_until_option
+@click.option("--cluster", metavar="threads|local|kube|tcp://..", help="Where the work runs; default threads.")
+@click.option("--workers", metavar="N|MIN:MAX", help="How many; default one for each CPU.")
+@_json_option
+def run(store: str | None, until: str | None, cluster: str | None, workers: str | None, as_json: bool) -> int:
+    """Read the inbox, append the missing days, fill late fields, write rows."""
+    from orchestrate.cluster import check_kind
+    from orchestrate.config import parse_until, settings
+    from orchestrate.progress import for_people
+    from orchestrate.run import run as run_store
+
+    held = settings(until=None if until is None else parse_until(until), cluster=cluster, workers=workers)
+    day = parse_until(held.until)
+    check_kind(held.cluster)
+    with _no_fork_noise():
+        opened = _open(store)
+        with for_people(as_json) as progress:
+            receipt = run_store(opened, day, progress=progress, settings=held)
+    if as_json:
+        _print_json(receipt)
+    else:
+        from orchestrate.show import show_receipt
+
+        show_receipt(receipt)
+    return FAILED if receipt["errors"] else DONE
+
+
+@cli.command()
+@_store_argument
+@_json_option
+def status(store: str | None, as_json: bool) -> int:
+    """Show boxes, last day, fields done, late and rejected, the last runs and their failures."""
+    from orchestrate.summary import summarise
+
+    with _no_fork_noise():
+        result = summarise(_open(store))
+    if as_json:
+        _print_json(result)
+    else:
+        from orchestrate.show import show_status
+
+        show_status(result)
+    return FAILED if result["errors"] else DONE
+
+
+@cli.command()
+@_store_argument
+@click.option("--field", metavar="ID", required=True, help="Id of the field.")
+@click.option("--box", metavar="ID", help="Box, for a field that lies in several.")
+@click.option("--variable", metavar="V", help="One variable; default all, for the plot the first.")
+@click.option("--format", "format_", type=click.Choice(["table", "csv", "parquet", "json"]),
+              help="On stdout; default table.")  # fmt: skip
+@click.option("--plot", metavar="FILE.png", type=click.Path(path_type=Path), help="Draw it.")
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write here instead of stdout.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def series(
+    store: str | None, field: str, box: str | None, variable: str | None, format_: str | None, plot: Path | None,
+    out: Path | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Show one field's time series."""
+    from orchestrate import series as one
+
+    with _no_fork_noise():
+        rows = one.field_rows(_open(store), field, box, variable)
+        if plot is not None:
+            drawn = one.plot(rows, plot, variable)
+            click.echo(f"{drawn} of field {field} is drawn in {plot}", err=True)
+            if format_ is None and not as_json and out is None:
+                return DONE
+        _write_rows(rows, "json" if as_json else format_ or _format_of(out), out)
+    return DONE
+
+
+def _format_of(out: Path | None) -> str:
+    """The format that a file's name asks for."""
+    suffix = "" if out is None else out.suffix.lower().lstrip(".")
+    return suffix if suffix in ("csv", "parquet", "json") else "table" if out is None else "csv"
+
+
+def _write_rows(rows: Any, format_: str, out: Path | None) -> None:
+    from orchestrate import series as one
+    from orchestrate.show import show_rows
+
+    if format_ == "table":
+        if out is not None:
+            raise ConfigurationError("--out takes csv, parquet or json; say which with --format.")
+        show_rows(rows, one.table_columns(rows))
+        return
+    if format_ == "parquet":
+        if out is None and sys.stdout.isatty():
+            raise ConfigurationError("Parquet is not for a terminal: give --out FILE, or send stdout to a file.")
+        data = one.to_parquet(rows)
+    else:
+        data = (one.to_csv(rows) if format_ == "csv" else one.to_json(rows) + "\n").encode()
+    if out is None:
+        click.get_binary_stream("stdout").write(data)
+        return
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}.") from error
+
+
+# --- values of options -----------------------------------------------------------------------------------------------
+
+
+def _file_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+
+
+def _mapping(text: str, name: str) -> dict[str, Any]:
+    value = _yaml(text, name)
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{name} has to be a mapping, such as {{key: value}}; got {text[:80]!r}.")
+    return value
+
+
+def _yaml(text: str, name: str) -> Any:
+    """YAML; JSON is a part of it."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{name} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
+
+
+def _source(text: str | None, seed: int | None) -> dict[str, Any] | None:
+    value = None if text is None else _yaml(text, "--source")
+    if isinstance(value, str):
+        value = {"type": value}
+    if value is not None and not isinstance(value, dict):
+        raise ConfigurationError(f"--source is a type or a mapping such as {{type: simulated}}; got {text!r}.")
+    if seed is None:
+        return value
+    if value is not None and value.get("type") != "simulated":
+        raise ConfigurationError(f"--seed belongs to a simulated source; --source is {text!r}.")
+    return {**(value or {"type": "simulated"}), "seed": seed}
+
+
+def _variables(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    is_file = "\n" not in text and "{" not in text and Path(text).is_file()
+    return _mapping(_file_text(Path(text)) if is_file else text, "--variables")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Where a run computes: threads of this process, a local cluster, or a scheduler that runs elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from geofield.errors import ConfigurationError
+
+Workers = int | tuple[int, int] | None
+
+KINDS = ("threads", "local", "kube")
+_SCHEMES = ("tcp://", "tls://", "ws://", "wss://", "ucx://")
+_NAMES = {"LocalCluster": "local", "KubeCluster": "kube"}
+_ANSWER_S = 20
+_CLOSE_S = 10
+
+
+@dataclass(frozen=True)
+class Threads:
+    """No cluster: the threads of this process."""
+
+    workers: int
+
+
+def check_kind(kind: str) -> str:
+    """The kind as it is; `ConfigurationError` when it is none."""
+    if kind in KINDS or kind.startswith(_SCHEMES):
+        return kind
+    raise ConfigurationError(f"--cluster is threads, local, kube, or an address such as tcp://host:8786; got {kind!r}.")
+
+
+@contextlib.contextmanager
+def connect(kind: str = "threads", workers: Workers = None) -> Iterator[Any]:
+    """Have Dask's work run somewhere for as long as the context lasts.
+
+    Parameters
+    ----------
+    kind
+        `threads` (no cluster), `local` (processes on this machine), `kube`, or the address of a running scheduler.
+    workers
+        A number, or (least, most) for a cluster that adapts. Default: one for each CPU.
+
+    Yields
+    ------
+    `distributed.Client`, or `Threads`
+        The same graph runs on each. What was started is closed when the context ends, also after an error.
+
+    Raises
+    ------
+    ConfigurationError
+        An unknown kind, a wrong number of workers, or nobody answers at the address.
+    """
+    check_kind(kind)
+    if kind == "threads":
+        with _threads(workers) as pool:
+            yield pool
+    elif kind == "local":
+        with _local(workers) as client:
+            yield client
+    elif kind == "kube":
+        raise ConfigurationError(
+            "--cluster kube is not in this installation: it comes with the extra `kube` (pip install 'geofield[kube]') "
+            "of a later version. Until then start a scheduler in the cluster and give its address."
+        )
+    else:
+        if workers is not None:
+            raise ConfigurationError(f"--workers cannot be given for {kind}: that scheduler has its own workers.")
+        with _address(kind) as client:
+            yield client
+
+
+def active(client: Any) -> contextlib.AbstractContextManager[Any]:
+    """Makes `client`, as `connect` yields it or a Client of the caller's own, the one that Dask uses."""
+    if client is None or isinstance(client, Threads):
+        return contextlib.nullcontext(client)
+    as_current: contextlib.AbstractContextManager[Any] = client.as_current()
+    return as_current
+
+
+def label(client: Any) -> str:
+    """What a receipt calls the place where the work ran."""
+    if client is None or isinstance(client, Threads):
+        return "threads"
+    kind = _NAMES.get(type(getattr(client, "cluster", None)).__name__)
+    return kind or str(client.scheduler.address)
+
+
+@contextlib.contextmanager
+def _threads(workers: Workers) -> Iterator[Threads]:
+    import dask
+
+    number = workers[1] if isinstance(workers, tuple) else workers or os.cpu_count() or 1
+    with dask.config.set(scheduler="threads", num_workers=number):
+        yield Threads(number)
+
+
+@contextlib.contextmanager
+def _local(workers: Workers) -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    number = workers[0] if isinstance(workers, tuple) else workers or os.cpu_count() or 1
+    # One thread a process: numbers come from compiled code that would otherwise wait for one another's GIL.
+    with LocalCluster(
+        n_workers=number,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",  # a free port: two runs on a machine must not quarrel about 8787
+    ) as cluster:
+        if isinstance(workers, tuple):
+            cluster.adapt(minimum=workers[0], maximum=workers[1])
+        with Client(cluster, timeout=_ANSWER_S) as client:
+            yield client
+
+
+@contextlib.contextmanager
+def _address(address: str) -> Iterator[Any]:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=_ANSWER_S)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"No Dask scheduler answers at {address}: {error}") from error
+    try:
+        yield client
+    finally:
+        client.close(timeout=_CLOSE_S)

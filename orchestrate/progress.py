@@ -1,0 +1,135 @@
+"""What a person sees while a run is at work. Everything goes to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+_EVERY_S = 5.0
+
+
+class Progress(Protocol):
+    """What a run tells while it works."""
+
+    def say(self, text: str) -> None:
+        """A line worth reading."""
+
+    def begin(self, what: str, total: int, unit: str) -> None:
+        """A piece of work of `total` units begins: `what` names it, e.g. the box."""
+
+    def advance(self, done: int) -> None:
+        """`done` more units of it are finished."""
+
+    def end(self) -> None:
+        """It is over, done or not."""
+
+
+class Silent:
+    """Tells nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def begin(self, what: str, total: int, unit: str) -> None:
+        """Nothing."""
+
+    def advance(self, done: int) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+class Lines:
+    """Plain lines, for logs: when something begins, every few seconds, and when it is over."""
+
+    def __init__(self) -> None:
+        self._what, self._unit = "", ""
+        self._done = self._total = 0
+        self._told = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        return None
+
+    def say(self, text: str) -> None:
+        """One line."""
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def begin(self, what: str, total: int, unit: str) -> None:
+        """Remember what is going on."""
+        self._what, self._unit, self._total, self._done = what, unit, total, 0
+        self._told = time.monotonic()
+
+    def advance(self, done: int) -> None:
+        """Tell where it stands, not too often."""
+        self._done += done
+        if time.monotonic() - self._told >= _EVERY_S and self._done < self._total:
+            self._told = time.monotonic()
+            self.say(f"{self._what}: {self._done} of {self._total} {self._unit}")
+
+    def end(self) -> None:
+        """Tell how far it came."""
+        self.say(f"{self._what}: {self._done} of {self._total} {self._unit}")
+
+
+class Bars:
+    """Progress bars of a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._rich = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._rich.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rich.stop()
+
+    def say(self, text: str) -> None:
+        """A line above the bars."""
+        self._rich.console.print(text, markup=False, highlight=False)
+
+    def begin(self, what: str, total: int, unit: str) -> None:
+        """A new bar."""
+        self._task = self._rich.add_task(what.replace("[", r"\["), total=total, unit=unit)
+
+    def advance(self, done: int) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._rich.advance(self._task, done)
+
+    def end(self) -> None:
+        """Leave the bar as it stands."""
+        if self._task is not None:
+            self._rich.stop_task(self._task)
+            self._task = None
+
+
+def for_people(as_json: bool) -> Any:
+    """Bars on a terminal; plain lines elsewhere and with --json."""
+    return Bars() if sys.stderr.isatty() and not as_json else Lines()

@@ -1,0 +1,335 @@
+"""One run: read the inbox, do what the plan says in every box, write the receipt."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import geofield
+from geofield.errors import GeofieldError
+from orchestrate import cluster as clusters
+from orchestrate.boxlist import box_ids
+from orchestrate.inbox import InboxReport, read_inbox
+from orchestrate.plan import last_day, plan
+from orchestrate.progress import Progress, Silent
+from orchestrate.receipt import BoxReceipt, Receipt, write_receipt
+from orchestrate.state import BoxState, gather_box
+from orchestrate.work import Append, FillLate, Reduce, Remove, Step, fault, may_succeed_later
+
+if TYPE_CHECKING:
+    import os
+
+    from geofield import Run, Store
+    from orchestrate.config import Settings
+
+DAYS_AT_ONCE = 8
+"""Days handed to one call of an append: one window of the pipeline, so that what a failure leaves is accounted for."""
+_LISTED = 100  # refused rows told in a receipt; all of them lie beside their file
+_ROUNDS = 3
+_DAY = dt.timedelta(days=1)
+
+Value = TypeVar("Value")
+
+
+def run(
+    store: Store | str | os.PathLike[str],
+    until: dt.date | str | None = None,
+    client: Any = None,
+    *,
+    cluster: str | None = None,
+    workers: int | tuple[int, int] | None = None,
+    progress: Progress | None = None,
+    settings: Settings | None = None,
+) -> dict[str, Any]:
+    """Make a store complete up to a day.
+
+    Reads the inbox, then for every box: late fields from the stored cube, missing days from the source, their rows.
+    What is missing is computed from what is stored; so a run after a crash goes on where the other one ended, and a
+    run after a complete one does nothing.
+
+    Parameters
+    ----------
+    store
+        A store or its URL.
+    until
+        Last day, included; default today (UTC).
+    client
+        A Dask client, or what `orchestrate.cluster.connect` yields.
+    cluster, workers
+        Opened for this run when no `client` is given; see `orchestrate.cluster.connect`.
+    progress
+        Told what happens.
+    settings
+        Retries; default: from the environment.
+
+    Returns
+    -------
+    The receipt, as stored under `runs/`. Failures of boxes and files are in its `errors`; they do not raise.
+
+    Raises
+    ------
+    ConfigurationError, NotFoundError
+        The call is wrong: no such store, no such cluster, a day in the future.
+    """
+    from orchestrate.config import parse_until
+    from orchestrate.config import settings as read_settings
+
+    held = settings or read_settings(cluster=cluster, workers=workers)
+    last = parse_until(until if until is not None else held.until)
+    opened = store if isinstance(store, geofield.Store) else geofield.open_store(store)
+    with contextlib.ExitStack() as stack:
+        if client is None:
+            client = stack.enter_context(clusters.connect(held.cluster, held.workers))
+        stack.enter_context(clusters.active(client))
+        return _Runner(opened, last, held, progress or Silent(), clusters.label(client)).run()
+
+
+@dataclass
+class _BoxResult:
+    """What a run did in one box, and what went wrong there.
+
+    Attributes
+    ----------
+    at
+        The day that is being worked on.
+    is_disturbed
+        Something was tried again, or another writer was at work: rows may be missing that no step wrote.
+    """
+
+    receipt: BoxReceipt = field(default_factory=BoxReceipt)
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    retries: int = 0
+    at: dt.date | None = None
+    is_disturbed: bool = False
+
+
+class _Runner:
+    """One run of one store. Boxes share nothing but the store, so that they may be worked on at the same time."""
+
+    def __init__(self, store: Store, until: dt.date, settings: Settings, progress: Progress, label: str) -> None:
+        self.store, self.until, self.settings, self.progress = store, until, settings, progress
+        self.work: Run = geofield.Run()
+        self.receipt = Receipt(self.work.id, geofield.__version__, _now(), until.isoformat(), label)
+
+    def run(self) -> dict[str, Any]:
+        """Do it; the receipt is written whatever happens."""
+        try:
+            self._read_inbox()
+            for box_id in box_ids(self.store):
+                self._add(box_id, self._box(box_id))
+        except GeofieldError as error:
+            self.receipt.errors.append(fault(None, None, error))
+        except (KeyboardInterrupt, SystemExit):
+            stopped = {"kind": "interrupted", "message": "The run was stopped from outside; the next one goes on."}
+            self.receipt.errors.append({"box": None, "date": None, **stopped})
+            with contextlib.suppress(GeofieldError):
+                self._finish()
+            raise
+        self._finish()
+        return self.receipt.to_dict()
+
+    def _finish(self) -> None:
+        self.receipt.finished = _now()
+        self._retrying(partial(write_receipt, self.store, self.receipt), _BoxResult())
+
+    # --- the inbox -------------------------------------------------------------------------------------------------
+
+    def _read_inbox(self) -> None:
+        report = InboxReport()
+        for tries in range(self.settings.retries + 1):
+            report.errors.clear()
+            read_inbox(self.store, self.work, report)
+            if not report.errors or tries == self.settings.retries:
+                break
+            self._wait(tries, report.errors[0]["message"])
+            self.receipt.retries += 1
+        counts = report.counts
+        self.receipt.inbox = counts
+        self.receipt.rejected = [asdict(one) for one in report.rejected[:_LISTED]]
+        self.receipt.notices = [asdict(one) for one in report.notices[:_LISTED]]
+        self.receipt.errors += report.errors
+        if counts.files_accepted or counts.files_rejected:
+            self.progress.say(
+                f"inbox: {_many(counts.files_accepted, 'file')} accepted, {counts.files_rejected} rejected; "
+                f"{_many(counts.rows_accepted, 'row')} accepted, {counts.rows_rejected} rejected"
+            )
+
+    # --- a box -----------------------------------------------------------------------------------------------------
+
+    def _add(self, box_id: str, result: _BoxResult) -> None:
+        self.receipt.boxes[box_id] = result.receipt
+        self.receipt.errors += result.errors
+        self.receipt.retries += result.retries
+        for error in result.errors:
+            self.progress.say(f"box {box_id} failed: {error['message']}")
+
+    def _box(self, box_id: str) -> _BoxResult:
+        """Everything that one box needs. Whatever fails here is told in the result, and the next box goes on."""
+        result = _BoxResult()
+        try:
+            self._rounds(box_id, result)
+        except Exception as error:
+            self._fail(box_id, error, result)
+        return result
+
+    def _rounds(self, box_id: str, result: _BoxResult) -> None:
+        """Look, plan, do; and look again when something was tried twice or another writer was at work."""
+        state = self._retrying(partial(gather_box, self.store, box_id), result)
+        end = last_day(state.box, self.until)
+        result.receipt.days_present = (
+            0 if state.cube.last is None else _days(state.box.start, min(state.cube.last, end))
+        )
+        for _ in range(_ROUNDS):
+            result.is_disturbed = False
+            self._do(self._plan(state), state, result)
+            if not result.is_disturbed or result.errors:
+                break
+            state = self._retrying(partial(gather_box, self.store, box_id), result)
+        if result.receipt.did_something and not result.errors:
+            self._write_hint(state, max(end, state.cube.last or end))
+
+    def _plan(self, state: BoxState) -> list[Step]:
+        name = state.box.id
+        return plan({name: state.box}, {name: state.cube}, {name: state.fields}, {name: state.progress}, self.until)
+
+    def _do(self, steps: Sequence[Step], state: BoxState, result: _BoxResult) -> None:
+        """One step after the other; that late fields fail does not keep the days from being appended."""
+        for step in steps:
+            result.at = None
+            try:
+                if isinstance(step, Append):
+                    self._append(step, state, result)
+                elif isinstance(step, Remove):
+                    self._remove(step, result)
+                else:
+                    self._fill(step, state, result)
+            except Exception as error:
+                self._fail(step.box, error, result)
+
+    def _fail(self, box_id: str, error: Exception, result: _BoxResult) -> None:
+        result.errors.append(fault(box_id, result.at, error))
+        if self.settings.debug:
+            self.progress.say("".join(traceback.format_exception(error)))
+
+    def _append(self, step: Append, state: BoxState, result: _BoxResult) -> None:
+        from geofield.pipeline import append_days
+
+        store, box_id = self.store, step.box
+        source, cube, results = store.source(box_id), store.cube(box_id), store.results(box_id)
+        with self._shown(f"{box_id}: days", step.days, "days"), _timed(result.receipt, "append"):
+            for first, last in _spans(step.start, step.end, DAYS_AT_ONCE):
+                result.at, tried = first, result.retries
+                report = self._retrying(
+                    partial(append_days, first, last, source, state.ready, cube, results, self.work), result
+                )
+                result.receipt.add_append(report)
+                if report.days_present and result.retries > tried:
+                    # published by the try whose rows then failed
+                    result.receipt.days_appended += report.days_present
+                result.is_disturbed |= bool(report.days_present)
+                result.receipt.pixel_days += report.days_appended * state.box.pixels
+                self.progress.advance(_days(first, last))
+
+    def _fill(self, step: FillLate | Reduce, state: BoxState, result: _BoxResult) -> None:
+        import numpy as np
+
+        from geofield.pipeline import fill_late_fields, reduce_days
+
+        wanted = set(step.fields)
+        places = [number for number, name in enumerate(state.ready.columns.ids) if name in wanted]
+        fields = state.ready.take(np.array(places, dtype=np.int64))
+        where = fields, self.store.cube(step.box), self.store.results(step.box), self.work
+        with self._shown(f"{step.box}: late fields", len(fields), "fields"), _timed(result.receipt, "late"):
+            if isinstance(step, Reduce):
+                report = self._retrying(partial(reduce_days, step.start, step.end, *where), result)
+                self.progress.advance(len(fields))
+            else:
+                report = self._retrying(partial(fill_late_fields, *where, self.progress.advance), result)
+        result.receipt.add_fill(report, mended=isinstance(step, Reduce))
+
+    def _remove(self, step: Remove, result: _BoxResult) -> None:
+        remove = partial(self.store.results(step.box).remove, step.fields, self.work.metadata("remove", []))
+        result.receipt.rows_removed += self._retrying(remove, result)
+
+    # --- around it -------------------------------------------------------------------------------------------------
+
+    def _retrying(self, call: Callable[[], Value], result: _BoxResult) -> Value:
+        """Call again, after a wait that doubles, what may succeed later."""
+        tries = 0
+        while True:
+            try:
+                return call()
+            except Exception as error:
+                if not may_succeed_later(error) or tries == self.settings.retries:
+                    raise
+                self._wait(tries, str(error))
+            tries += 1
+            result.retries += 1
+            result.is_disturbed = True
+
+    def _wait(self, tries: int, reason: str) -> None:
+        wait = self.settings.retry_wait_s * 2**tries
+        self.progress.say(f"trying again in {wait:g} s ({tries + 1} of {self.settings.retries}): {reason}")
+        time.sleep(wait)
+
+    @contextlib.contextmanager
+    def _shown(self, what: str, total: int, unit: str) -> Iterator[None]:
+        self.progress.begin(what, total, unit)
+        try:
+            yield
+        finally:
+            self.progress.end()
+
+    def _write_hint(self, state: BoxState, last: dt.date) -> None:
+        """What is done, for whoever wants to know without looking at the rows. It may be lost or stale."""
+        columns = state.ready.columns
+        hint = {
+            "box": state.box.id,
+            "run": self.work.id,
+            "last_day": last.isoformat(),
+            "fields": {
+                one.id: {"version": version, "done_to": min(last, one.last or last).isoformat()}
+                for one, version in zip(state.fields, columns.versions, strict=True)
+            },
+        }
+        try:
+            self.store.location.write(f"progress/{state.box.id}.json", json.dumps(hint, ensure_ascii=False).encode())
+        except GeofieldError as error:
+            self.progress.say(f"box {state.box.id}: what is done was not noted, which harms nothing: {error}")
+
+
+def _spans(start: dt.date, end: dt.date, days: int) -> Iterator[tuple[dt.date, dt.date]]:
+    """`start` to `end` in pieces, each (first, last)."""
+    first = start
+    while first <= end:
+        last = min(end, first + (days - 1) * _DAY)
+        yield first, last
+        first = last + _DAY
+
+
+@contextlib.contextmanager
+def _timed(receipt: BoxReceipt, kind: str) -> Iterator[None]:
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        receipt.seconds[kind] = round(receipt.seconds[kind] + time.perf_counter() - began, 3)
+
+
+def _days(first: dt.date, last: dt.date) -> int:
+    return max(0, (last - first).days + 1)
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+
+
+def _many(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

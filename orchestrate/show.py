@@ -1,0 +1,237 @@
+"""What the command line prints for people: tables and sentences on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_WIDE = 160  # not a terminal: nothing is cut
+_SHOWN = 10
+_LEFT = frozenset(
+    ("box", "what", "date", "finished", "started", "until", "is", "start", "crs", "variables", "source", "file")
+    + ("reason", "run", "status", "last day")
+)
+
+
+def console() -> Console:
+    """Stdout, as wide as the terminal."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDE)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
+    """A table; numbers to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for heading in headings:
+        made.add_column(heading, justify="left" if heading in _LEFT else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(printable(value)) for value in row))
+    return made
+
+
+def printable(value: object) -> str:
+    """Text that cannot steer the terminal; what is missing as a dash."""
+    if value is None or value != value:
+        return "-"
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
+
+
+def size(number: float | None) -> str:
+    """Bytes with a unit."""
+    if number is None:
+        return "-"
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"
+
+
+def duration(seconds: float | None) -> str:
+    """A time a person can picture."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def many(number: int, word: str) -> str:
+    """`1 day`, `2 days`, `2 boxes`."""
+    if number == 1:
+        return f"1 {word}"
+    return f"{number:,} {word}{'es' if word.endswith('x') else 's'}"
+
+
+def show_boxes(result: Mapping[str, Any]) -> None:
+    """What add-box did."""
+    out = console()
+    if result["boxes"]:
+        headings = ("box", "is", "start", "crs", "pixels", "resolution", "tiles", "variables", "source")
+        rows = [
+            (box["id"], "new" if box["is_new"] else "there already", box["start"], box["crs"],
+             f"{box['columns']} x {box['rows']}", box["resolution"], box["tiles"], ", ".join(box["variables"]),
+             box["source"])
+            for box in result["boxes"]
+        ]  # fmt: skip
+        out.print(table(headings, rows))
+    _show_refused(out, result["rejected"], result["notices"])
+
+
+def show_submitted(files: Sequence[Mapping[str, Any]], waiting: int) -> None:
+    """What submit did."""
+    out = console()
+    for one in files:
+        said = "in the inbox" if one["is_new"] else "is in the inbox already, unchanged"
+        out.print(f"{printable(one['path'])}: {said} as {printable(one['key'])}", soft_wrap=True)
+    out.print(f"{many(waiting, 'file')} in the inbox; `geofield run` reads them.")
+
+
+def show_plan(result: Mapping[str, Any]) -> None:
+    """What a run would do."""
+    out = console()
+    names = {
+        "append": "append days",
+        "fill_late": "fill late fields",
+        "reduce": "rewrite rows",
+        "remove": "remove rows",
+    }
+    rows = [
+        (step["box"], names[step["action"]], _span(step), step.get("days"), step.get("tasks"),
+         len(step["fields"]) if "fields" in step else None, step.get("field_days", step.get("rows")),
+         size(step.get("source_bytes")), size(step.get("cube_bytes")), duration(step["seconds"]))
+        for step in result["steps"]
+    ]  # fmt: skip
+    if rows:
+        headings = ("box", "what", "date", "days", "tasks", "fields", "field-days", "to read", "to write", "time")
+        out.print(table(headings, rows, f"Until {result['until']}"))
+        totals = result["totals"]
+        time = "unknown before the first run" if totals["seconds"] is None else f"about {duration(totals['seconds'])}"
+        out.print(
+            f"{many(totals['days'], 'day')} to append in {many(totals['tasks'], 'task')}, "
+            f"about {size(totals['source_bytes'])} to read; "
+            f"{many(totals['late_field_days'], 'field-day')} from the stored cubes. Time: {time}."
+        )
+    else:
+        out.print(f"Nothing to do: everything until {result['until']} is there.")
+    waiting = result["inbox"]["boxes"] + result["inbox"]["fields"]
+    if waiting:
+        out.print(f"{many(waiting, 'file')} in the inbox will be read first; what they hold is not in this plan.")
+    _show_errors(out, result["errors"])
+
+
+def _span(step: Mapping[str, Any]) -> str | None:
+    return f"{step['start']} to {step['end']}" if "start" in step else None
+
+
+def show_receipt(receipt: Mapping[str, Any]) -> None:
+    """What a run did."""
+    out = console()
+    boxes = receipt["boxes"]
+    worked = {name: one for name, one in boxes.items() if _total(one)}
+    if worked:
+        headings = ("box", "days appended", "there before", "reads", "read", "rows", "late fields", "late field-days",
+                    "late source reads", "time")  # fmt: skip
+        rows = [
+            (name, one["days_appended"], one["days_present"], one["source_reads"], size(one["source_bytes"]),
+             one["rows_written"], one["late"]["fields"] + one["mended"]["fields"],
+             one["late"]["field_days"] + one["mended"]["field_days"], one["late"]["source_reads"],
+             duration(sum(one["seconds"].values())))
+            for name, one in worked.items()
+        ]  # fmt: skip
+        out.print(table(headings, rows, f"Run {receipt['run_id']} until {receipt['until']}"))
+    elif not boxes:
+        out.print("There is no box yet: add one with `geofield add-box`.")
+    elif not receipt["errors"]:
+        out.print(f"Nothing to do: {many(len(boxes), 'box')}, everything until {receipt['until']} is there.")
+    inbox = receipt["inbox"]
+    if inbox["files_accepted"] or inbox["files_rejected"]:
+        out.print(
+            f"Inbox: {many(inbox['files_accepted'], 'file')} accepted, {inbox['files_rejected']} rejected; "
+            f"{many(inbox['rows_accepted'], 'row')} accepted, {inbox['rows_rejected']} rejected."
+        )
+    _show_refused(out, receipt["rejected"], receipt["notices"])
+    _show_errors(out, receipt["errors"])
+
+
+def _total(box: Mapping[str, Any]) -> int:
+    return int(box["days_appended"] + box["days_amended"] + box["rows_written"] + box["rows_removed"])
+
+
+def show_status(status: Mapping[str, Any]) -> None:
+    """What a store holds."""
+    out = console()
+    out.print(f"Store {printable(status['store'])}")
+    if status["boxes"]:
+        headings = ("box", "start", "last day", "days", "acquisitions", "fields", "done", "late", "rows", "to write")
+        rows = [
+            (name, one["start"], one["last_day"], one["days"], one["acquisitions"], one["fields"], one["fields_done"],
+             one["fields_late"], one["rows"], one["rows_missing"])
+            for name, one in status["boxes"].items()
+        ]  # fmt: skip
+        out.print(table(headings, rows))
+    else:
+        out.print("There is no box yet: add one with `geofield add-box`.")
+    waiting = status["inbox"]["boxes"] + status["inbox"]["fields"]
+    if waiting:
+        out.print(f"{many(waiting, 'file')} in the inbox; `geofield run` reads them.")
+    if status["rejected"]:
+        files = [(one["file"], one["rejected"], one["reason"]) for one in status["rejected"]]
+        out.print(table(("file", "refused", "reason"), files, "Files with refused rows, the last ones first"))
+    if status["runs"]:
+        runs = [
+            (one["run_id"], one["until"], one["finished"] or "not finished", one["days_appended"], one["late_fields"],
+             one["rows_written"], one["retries"], len(one["errors"]))
+            for one in status["runs"]
+        ]  # fmt: skip
+        columns = ("run", "until", "finished", "days", "late fields", "rows", "retries", "failures")
+        out.print(table(columns, runs, "Runs, the last ones first"))
+        _show_errors(out, status["runs"][0]["errors"])
+    else:
+        out.print("Nothing was run yet.")
+    _show_errors(out, status["errors"])
+
+
+def show_rows(frame: Any, columns: Mapping[str, str]) -> None:
+    """A field's rows."""
+    out = console()
+    first = frame.iloc[0]
+    out.print(f"Field {printable(first['field_id'])}, {many(len(frame), 'day')}")
+    values = (
+        tuple(f"{value:.4f}" if isinstance(value, float) and value == value else value for value in row)
+        for row in frame[list(columns)].itertuples(index=False)
+    )
+    out.print(table(list(columns.values()), values))
+
+
+def _show_refused(out: Console, rejected: Sequence[Mapping[str, Any]], notices: Sequence[Mapping[str, Any]]) -> None:
+    for title, items, key in (("Not taken", rejected, "reason"), ("Mended or left out", notices, "what")):
+        if not items:
+            continue
+        out.print(f"{title}:")
+        for one in items[:_SHOWN]:
+            out.print(f"  {printable(one['file'])}: {printable(one[key])}", soft_wrap=True)
+        if len(items) > _SHOWN:
+            out.print(f"  and {len(items) - _SHOWN} more: see the .why.json beside the file, or --json.")
+
+
+def _show_errors(out: Console, errors: Sequence[Mapping[str, Any]]) -> None:
+    if not errors:
+        return
+    out.print("Failed:")
+    for one in errors[:_SHOWN]:
+        where = " ".join(printable(part) for part in (one.get("box"), one.get("date"), one.get("file")) if part)
+        out.print(f"  {where or 'the run'}: {one['kind']}: {printable(one['message'])}", soft_wrap=True)
+    if len(errors) > _SHOWN:
+        out.print(f"  and {len(errors) - _SHOWN} more.")

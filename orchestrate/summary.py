@@ -1,0 +1,115 @@
+"""What `plan` and `status` tell of a store, as JSON has it. Nothing is changed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Any
+
+from orchestrate.inbox import KINDS, WHY, waiting
+from orchestrate.plan import plan
+from orchestrate.receipt import rates, recent_receipts
+from orchestrate.state import BoxState, gather
+from orchestrate.work import Append, FillLate, Reduce, fault, step_to_dict
+
+if TYPE_CHECKING:
+    from geofield import Store
+
+_FILES = 10
+
+
+def planned(store: Store, until: dt.date) -> dict[str, Any]:
+    """What a run until a day would do."""
+    existing = gather(store)
+    steps = plan(
+        existing.boxes, existing.cubes, existing.fields, existing.progress, until, rates(recent_receipts(store))
+    )
+    appends = [step for step in steps if isinstance(step, Append)]
+    fills = [step for step in steps if isinstance(step, FillLate | Reduce)]
+    known = [step.seconds for step in steps if step.seconds is not None]
+    return {
+        "until": until.isoformat(),
+        "steps": [step_to_dict(step) for step in steps],
+        "totals": {
+            "days": sum(step.days for step in appends),
+            "tasks": sum(step.tasks for step in appends),
+            "source_bytes": sum(step.source_bytes or 0 for step in appends),
+            "cube_bytes": sum(step.cube_bytes for step in appends),
+            "field_days": sum(step.field_days for step in (*appends, *fills)),
+            "late_fields": sum(len(step.fields) for step in fills),
+            "late_field_days": sum(step.field_days for step in fills),
+            "seconds": sum(known) if len(known) == len(steps) else None,
+        },
+        "inbox": _inbox(store),
+        "errors": [fault(box_id, None, error) for box_id, error in existing.failures.items()],
+    }
+
+
+def summarise(store: Store) -> dict[str, Any]:
+    """What a store holds, what is late, what was refused, what failed."""
+    existing = gather(store)
+    return {
+        "store": store.url,
+        "boxes": {name: _box(state) for name, state in existing.states.items()},
+        "inbox": _inbox(store),
+        "rejected": _rejected(store),
+        "runs": [_run(receipt) for receipt in recent_receipts(store)],
+        "errors": [fault(box_id, None, error) for box_id, error in existing.failures.items()],
+    }
+
+
+def _inbox(store: Store) -> dict[str, int]:
+    files = waiting(store)
+    return {kind: sum(1 for one in files if one.kind == kind) for kind in KINDS}
+
+
+def _box(state: BoxState) -> dict[str, Any]:
+    late = len(state.progress.gaps)
+    return {
+        "start": state.box.start.isoformat(),
+        "last_day": None if state.cube.last is None else state.cube.last.isoformat(),
+        "days": state.cube.days,
+        "acquisitions": state.cube.acquired,
+        "fields": len(state.fields),
+        "fields_done": len(state.fields) - late if state.cube.last is not None else 0,
+        "fields_late": late,
+        "rows": state.rows_wanted - state.rows_missing,
+        "rows_missing": state.rows_missing,
+    }
+
+
+def _rejected(store: Store) -> list[dict[str, Any]]:
+    """The last files with refused rows, from the reasons written beside them."""
+    infos = [info for folder in ("rejected", "accepted") for info in store.location.list(f"inbox/{folder}")]
+    names = sorted((info for info in infos if info.key.endswith(WHY)), key=lambda info: info.modified, reverse=True)
+    found: list[dict[str, Any]] = []
+    for info in names:
+        try:
+            why = json.loads(store.location.read(info.key))
+            refused = why["rejected"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        if refused:
+            found.append(
+                {
+                    "file": why.get("file"),
+                    "key": info.key.removesuffix(WHY),
+                    "accepted": why.get("accepted"),
+                    "rejected": len(refused),
+                    "reason": refused[0].get("reason"),
+                }
+            )
+        if len(found) == _FILES:
+            break
+    return found
+
+
+def _run(receipt: dict[str, Any]) -> dict[str, Any]:
+    boxes = (receipt.get("boxes") or {}).values()
+    return {
+        **{name: receipt.get(name) for name in ("run_id", "started", "finished", "until", "cluster", "retries")},
+        "days_appended": sum(box.get("days_appended", 0) for box in boxes),
+        "late_fields": sum((box.get("late") or {}).get("fields", 0) for box in boxes),
+        "rows_written": sum(box.get("rows_written", 0) for box in boxes),
+        "errors": receipt.get("errors") or [],
+    }
