@@ -44,6 +44,15 @@ class NewDay:
     digests: npt.NDArray[np.uint64]
 
 
+@dataclass(frozen=True)
+class Amendment:
+    """What a correction says of one day: `digests` are (tile_y, tile_x) uint64, `items` is JSON."""
+
+    acquired: bool
+    digests: npt.NDArray[np.uint64]
+    items: str
+
+
 class Attempt:
     """Days on their way into a cube.
 
@@ -91,6 +100,12 @@ class Attempt:
             session.commit(f"grow to {length} days")  # a session with changes cannot be forked
             self._session = repository.writable_session(self.branch)
 
+    def begin(self) -> None:
+        """Branch off without growing: days that are there are to be amended."""
+        with _translated(f"begin attempt {self.branch}"):
+            self.cube.repository.create_branch(self.branch, self.base)
+            self._session = self.cube.repository.writable_session(self.branch)
+
     def fork(self) -> bytes:
         """A pickled fork: each task loads its own, writes through it and hands it back."""
         return pickle.dumps(self._open().fork())
@@ -103,18 +118,36 @@ class Attempt:
         metadata: Mapping[str, Any],
     ) -> str:
         """Bring the forks' shards together and commit them with the days' items; the snapshot's id."""
-        session = self._open()
         with _translated(f"write attempt {self.branch}"):
-            changed = [fork for fork in forks if fork.has_uncommitted_changes]
-            if changed:
-                session.merge(*changed)
-            else:  # a session that was forked can only be committed after a merge
-                session = self.cube.repository.writable_session(self.branch)
-            group = zarr.open_group(session.store, mode="r+")
+            session, group = self._merged(forks)
             array_of(group, "items")[self.first_step : self.first_step + len(items)] = np.array(items, dtype=object)
-            return session.commit(
-                message, metadata={name: json.loads(json.dumps(value)) for name, value in metadata.items()}
-            )
+            return session.commit(message, metadata=json.loads(json.dumps(metadata)))
+
+    def amend(
+        self,
+        forks: Iterable[icechunk.session.ForkSession],
+        first_step: int,
+        days: Sequence[Amendment],
+        message: str,
+        metadata: Mapping[str, Any],
+    ) -> str:
+        """Bring the forks' shards together with what is said of the days from `first_step` on; the snapshot's id."""
+        with _translated(f"write attempt {self.branch}"):
+            session, group = self._merged(forks)
+            steps = slice(first_step, first_step + len(days))
+            array_of(group, "acquired")[steps] = np.array([day.acquired for day in days])
+            array_of(group, "digest")[steps] = np.stack([day.digests for day in days])
+            array_of(group, "items")[steps] = np.array([day.items for day in days], dtype=object)
+            return session.commit(message, metadata=json.loads(json.dumps(metadata)))
+
+    def _merged(self, forks: Iterable[icechunk.session.ForkSession]) -> tuple[icechunk.Session, zarr.Group]:
+        session = self._open()
+        changed = [fork for fork in forks if fork.has_uncommitted_changes]
+        if changed:
+            session.merge(*changed)
+        else:  # a session that was forked can only be committed after a merge
+            session = self.cube.repository.writable_session(self.branch)
+        return session, zarr.open_group(session.store, mode="r+")
 
     def publish(self, snapshot: str) -> None:
         """Make everything of the attempt visible at once.

@@ -50,9 +50,10 @@ def read_digests(group: zarr.Group, steps: slice = slice(None)) -> npt.NDArray[n
     return np.asarray(array[slice(*steps.indices(array.shape[0]))], dtype=np.uint64)
 
 
-def read_items(group: zarr.Group) -> list[str]:
-    """JSON of each day's acquisitions."""
-    return [str(item) for item in np.asarray(array_of(group, "items")[:])]
+def read_items(group: zarr.Group, steps: slice = slice(None)) -> list[str]:
+    """JSON of each day's acquisitions at some steps."""
+    array = array_of(group, "items")
+    return [str(item) for item in np.asarray(array[slice(*steps.indices(array.shape[0]))])]
 
 
 # --- the view for people ---------------------------------------------------------------------------------------------

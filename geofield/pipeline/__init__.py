@@ -6,18 +6,23 @@
 
 from geofield.pipeline.append import AppendReport, append_day, append_days
 from geofield.pipeline.boxfields import BoxFields, box_fields
-from geofield.pipeline.late import LateReport, fill_late_fields, missing_rows, reduce_days
+from geofield.pipeline.correct import CorrectionReport, changed_days, correct_days
+from geofield.pipeline.late import LateReport, fill_late_fields, missing_rows, reduce_days, refresh_rows
 from geofield.pipeline.run import Run
 
 __all__ = [
     "AppendReport",
     "BoxFields",
+    "CorrectionReport",
     "LateReport",
     "Run",
     "append_day",
     "append_days",
     "box_fields",
+    "changed_days",
+    "correct_days",
     "fill_late_fields",
     "missing_rows",
     "reduce_days",
+    "refresh_rows",
 ]

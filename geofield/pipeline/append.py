@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +20,8 @@ from geofield.pipeline.boxfields import BoxFields
 from geofield.pipeline.days import DayInputs, day_inputs, touching
 from geofield.pipeline.layers import row_values, statistics_of, value_columns
 from geofield.pipeline.run import Run
-from geofield.pipeline.tile import Carry, Outcome, TileDay, TileJob, count_tile, rank, run_tile_day
+from geofield.pipeline.scenes import items_json, merge_orders
+from geofield.pipeline.tile import Carry, Outcome, TileDay, TileJob, run_tile_day
 from geofield.recipe.variables import check_recipe
 from geofield.reduce.coverage import Coverage
 from geofield.reduce.partial import combine
@@ -157,7 +157,10 @@ def _append_window(
     try:
         attempt.grow([NewDay(one.day, one.acquired, one.digests) for one in days])
         outcomes, forks, tasks = _run_window(attempt, days, source, chosen, cube, head, name)
-        items = [_items_json(one, outcomes.get(step, [])) for step, one in enumerate(days, attempt.first_step)]
+        items = [
+            items_json(one.acquisitions, [found.counts for found in outcomes.get(step, [])])
+            for step, one in enumerate(days, attempt.first_step)
+        ]
         message = f"append {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "")
         snapshot = attempt.write(forks, items, message, run.metadata("append", dates))
     except BaseException:
@@ -205,7 +208,7 @@ def _run_window(
                 for step, one in enumerate(days, attempt.first_step)
             ],
         )
-    ranks, counted = _ranks(jobs, days, name)
+    ranks, counted = merge_orders(jobs, days, name)
     chains = [
         _chain(job, tile_days, fork, _cover_in(fields.cover, job), ranks, f"{box.id}", tile, name)
         for tile, (job, tile_days) in jobs.items()
@@ -234,31 +237,6 @@ def _cover_in(cover: Coverage, job: TileJob) -> Coverage | None:
     return part if len(part.segment_block) else None
 
 
-def _ranks(
-    jobs: Mapping[tuple[int, int], tuple[TileJob, list[TileDay]]], days: Sequence[DayInputs], name: str
-) -> tuple[dict[dt.date, Delayed], list[list[Delayed]]]:
-    """For days of several acquisitions: the order of merging, and the counts that it comes from.
-
-    Valid pixels are counted over the whole box, so that the order does not depend on the tiles; the pixels of such a
-    day are read twice, which costs less than to hold them until every tile was counted.
-    """
-    ranks: dict[dt.date, Delayed] = {}
-    counted: list[list[Delayed]] = []
-    for number, one in enumerate(days):
-        if len(one.acquisitions) < 2:
-            continue
-        parts = [
-            delayed(count_tile, pure=False)(
-                job, tile_days[number], dask_key_name=f"count {job.box.id} {one.date} tile {tile[0]},{tile[1]} {name}"
-            )
-            for tile, (job, tile_days) in jobs.items()
-            if tile_days[number].acquisitions
-        ]
-        ranks[one.date] = delayed(rank, pure=False)(one.acquisitions, parts, dask_key_name=f"rank {one.date} {name}")
-        counted.append(parts)
-    return ranks, counted
-
-
 def _chain(
     job: TileJob,
     days: Sequence[TileDay],
@@ -285,26 +263,6 @@ def _chain(
             dask_key_name=f"append {box_id} {day.date} {where} {name}",
         )
     return carry if work else None
-
-
-def _items_json(day: DayInputs, outcomes: Sequence[Outcome]) -> str:
-    """The day's acquisitions, and by variable how many of their pixels were valid."""
-    valid: dict[str, dict[str, int]] = {one.id: {} for one in day.acquisitions}
-    for outcome in outcomes:
-        for variable, by_id in outcome.counts.items():
-            for one, count in by_id.items():
-                valid[one][variable] = valid[one].get(variable, 0) + count
-    items = [
-        {
-            "id": one.id,
-            "version": one.version,
-            "time": one.time.isoformat(),
-            **one.properties,
-            "valid_pixels": valid[one.id],
-        }
-        for one in day.acquisitions
-    ]
-    return json.dumps(items, separators=(",", ":"))
 
 
 def _commit_rows(

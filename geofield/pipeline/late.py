@@ -104,6 +104,23 @@ def reduce_days(
     return _fill(fields, steps, head, cube, results, run, "reduce", None)
 
 
+def refresh_rows(
+    fields: BoxFields, cube: Cube, results: Results, run: Run | None = None, kind: str = "reduce"
+) -> LateReport:
+    """Write every row that is missing or not current, from the stored cube, in one commit."""
+    run = run or Run()
+    lacking = missing_rows(fields, cube, results)
+    if lacking.empty:
+        return LateReport()
+    head = cube.head()
+    whole = lacking[lacking["surplus"] > 0]
+    if len(whole) or not len(head.days):
+        steps = slice(0, len(head.days))
+    else:
+        steps = slice(head.step(lacking["first"].min()), head.step(lacking["last"].max()) + 1)
+    return _fill(fields.take(lacking["number"].to_numpy()), steps, head, cube, results, run, kind, None)
+
+
 def missing_rows(fields: BoxFields, cube: Cube, results: Results) -> pd.DataFrame:
     """Fields that lack a row, or have one that is not current: what should exist against what exists.
 

@@ -90,15 +90,17 @@ class Carry:
 def count_tile(job: TileJob, day: TileDay) -> tuple[Counts, int, int]:
     """Valid pixels of each acquisition by itself, reads and bytes: what the order of merging is decided by."""
     with counting() as counter:
-        counts, _ = _observe(job, day)
+        counts, _ = observe_day(job, day)
         return counts, counter.reads, counter.bytes
 
 
-def rank(acquisitions: Sequence[Acquisition], parts: Sequence[tuple[Counts, int, int]]) -> dict[str, tuple[str, ...]]:
+def rank(
+    acquisitions: Sequence[Acquisition], parts: Sequence[tuple[Counts, int, int]], known: Counts
+) -> dict[str, tuple[str, ...]]:
     """variable -> acquisition ids in the order in which they are merged: most valid pixels of the box, then time."""
     order = {one.id: number for number, one in enumerate(acquisitions)}
     totals: dict[str, dict[str, int]] = {}
-    for counts, _, _ in parts:
+    for counts in (known, *(part[0] for part in parts)):
         for variable, by_id in counts.items():
             sums = totals.setdefault(variable, dict.fromkeys(order, 0))
             for one, count in by_id.items():
@@ -148,16 +150,16 @@ def run_tile_day(
     group = zarr.open_group(carry.fork.store, mode="r+")
     states = carry.states
     if states is None and (day.acquired or cover is not None):
-        states = _load_states(job, group)
+        states = load_states(job, group)
     counts: Counts = {}
     observed: dict[str, IntArray] = {}
     shards = 0
     with counting() as counter:
         if day.acquired:
-            counts, layers = _observe(job, day)
-            observed = {name: _merged(job.box, name, job.window, layers, ranks) for name in job.box.variables}
+            counts, layers = observe_day(job, day)
+            observed = {name: merged(job.box, name, job.window, layers, ranks) for name in job.box.variables}
             assert states is not None
-            states = _advanced(job.box, states, observed, day.day)
+            states = advanced(job.box, states, observed, day.day)
             shards = _write(job, group, day.step, observed, states)
         partial = None
         if cover is not None:
@@ -168,7 +170,7 @@ def run_tile_day(
     return Carry(carry.fork, None if is_last else states, [*carry.outcomes, outcome])
 
 
-def _observe(job: TileJob, day: TileDay) -> tuple[Counts, dict[str, dict[str, IntArray]]]:
+def observe_day(job: TileJob, day: TileDay) -> tuple[Counts, dict[str, dict[str, IntArray]]]:
     """Counts, and variable -> acquisition id -> stored integers."""
     geobox = job.schema.grid.window_geobox(job.window)
     bands = needed_bands(job.box.variables, job.source.bands())
@@ -182,13 +184,14 @@ def _observe(job: TileJob, day: TileDay) -> tuple[Counts, dict[str, dict[str, In
     return counts, layers
 
 
-def _merged(
+def merged(
     box: Box,
     name: str,
     window: Window,
     layers: Mapping[str, Mapping[str, IntArray]],
     ranks: Mapping[str, tuple[str, ...]] | None,
 ) -> IntArray:
+    """One variable of a day from its acquisitions: fill everywhere when none of them touches the tile."""
     encoding = encoding_of(box.variables[name])
     found = layers[name]
     if not found:  # imagery came, but not for this tile
@@ -197,7 +200,8 @@ def _merged(
     return merge(encoding, [found[one] for one in order])
 
 
-def _load_states(job: TileJob, group: zarr.Group) -> dict[str, State]:
+def load_states(job: TileJob, group: zarr.Group) -> dict[str, State]:
+    """The state after the last acquisition that the cube holds before the job's days."""
     states = {}
     for name, variable in job.box.variables.items():
         if not variable.state:
@@ -212,7 +216,8 @@ def _load_states(job: TileJob, group: zarr.Group) -> dict[str, State]:
     return states
 
 
-def _advanced(box: Box, states: Mapping[str, State], observed: Mapping[str, IntArray], day: int) -> dict[str, State]:
+def advanced(box: Box, states: Mapping[str, State], observed: Mapping[str, IntArray], day: int) -> dict[str, State]:
+    """The states of all variables after one day's observations."""
     return {
         name: advance(state, observed[name], encoding_of(box.variables[name]), *noise(box.variables[name]), day)
         for name, state in states.items()

@@ -24,6 +24,8 @@ class Scene:
     time: dt.datetime
     bands: Mapping[str, Pixels]
     version: str = "1"
+    id: str = ""
+    footprint: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,13 @@ class ArraySource:
 
     def search(self, grid: Grid, start: dt.date, end: dt.date) -> list[Acquisition]:
         return [
-            Acquisition(f"scene-{number}", scene.version, scene.time, None, {})
-            for number, scene in enumerate(self.scenes)
+            Acquisition(scene.id or f"scene-{scene.time:%Y%m%dT%H}", scene.version, scene.time, scene.footprint, {})
+            for scene in self.scenes
             if start <= scene.time.date() <= end
         ]
 
     def read(self, acquisition: Acquisition, bands: Sequence[str], geobox: GeoBox) -> dict[str, Pixels]:
-        scene = self.scenes[int(acquisition.id.removeprefix("scene-"))]
+        (scene,) = (one for one in self.scenes if (one.id or f"scene-{one.time:%Y%m%dT%H}") == acquisition.id)
         a, b = self.geobox.transform, geobox.transform
         x, y = round((b.c - a.c) / a.a), round((b.f - a.f) / a.e)
         rows, columns = geobox.shape.y, geobox.shape.x
