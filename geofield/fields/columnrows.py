@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,15 @@ def read_parquet(source: bytes | Path, options: FieldOptions, refuse: Refuse) ->
 
 def read_ogr(path: Path, options: FieldOptions, refuse: Refuse) -> RawRows:
     """Rows of the one layer of a file that GDAL reads."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        raw = _read_ogr(path, options, refuse)
+    for warning in said:
+        raw.report.note(None, "gdal", f"while reading: {str(warning.message).replace(str(path), path.name)}")
+    return raw
+
+
+def _read_ogr(path: Path, options: FieldOptions, refuse: Refuse) -> RawRows:
     try:
         layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
         if len(layers) != 1:

@@ -131,7 +131,7 @@ def read_day(value: str | dt.date, word: str, today: dt.date) -> Day:
     note = None
     if isinstance(value, dt.datetime):
         day = value.date()
-        if value.timetz() != dt.time(0):
+        if value.time() != dt.time(0):
             note = f"{word} {value.isoformat()}: {day} is taken, the time is left out"
     elif isinstance(value, dt.date):
         day = value
