@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ class Settings(BaseModel):
     type: str
 
 
+_SECRET = re.compile("key|secret|token|password|credential", re.IGNORECASE)
+
 Chosen = TypeVar("Chosen", bound=Settings)
 
 
@@ -29,7 +32,8 @@ def parse_settings(model: type[Chosen], spec: Mapping[str, Any]) -> Chosen:
     except ValidationError as error:
         known = ", ".join(model.model_fields)
         faults = "; ".join(_fault(one) for one in error.errors(include_url=False))
-        raise SourceError(f"Source of type {spec.get('type')!r}: {faults}. Its keys are {known}.") from error
+        # not `from error`: what pydantic says repeats every value, and one may be a secret
+        raise SourceError(f"Source of type {spec.get('type')!r}: {faults}. Its keys are {known}.") from None
 
 
 def check_no_credentials(url: str) -> str:
@@ -49,8 +53,12 @@ def check_no_credentials(url: str) -> str:
 
 def _fault(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"]) or "the mapping"
-    if error["type"] == "extra_forbidden":
-        return f"{key} is no key of it (value {error['input']!r})"
     if error["type"] == "missing":
         return f"{key} is missing"
+    if error["type"] == "extra_forbidden":
+        value = "value not shown" if _SECRET.search(key) else f"value {error['input']!r}"
+        return f"{key} is no key of it ({value})"
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, SourceError):  # says itself what was given, as far as that may be said
+        return f"{key}: {str(cause).rstrip('.')}"
     return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
