@@ -291,7 +291,7 @@ def test_sorting_is_stable_whatever_the_values(kind: str, n: int) -> None:
     found, found_marks = np.empty(n), np.empty(n)
     kernels._sort(
         values.copy(), marks.copy(), n, values.min(), values.max(), found, found_marks,
-        np.empty(n, np.int64), np.empty(n + 1, np.int64),
+        np.empty(n, np.int32), np.empty(n + 1, np.int32),
     )  # fmt: skip
     np.testing.assert_array_equal(found, values[order])
     np.testing.assert_array_equal(found_marks, marks[order])

@@ -167,6 +167,14 @@ def test_only_touched_chunks_are_loaded_and_only_when_computed(cube: xr.DataArra
     xr.testing.assert_identical(found, zonal_stats(cube, fields, STATS))
 
 
+def test_tasks_are_counted(cube: xr.DataArray, fields: gpd.GeoDataFrame) -> None:
+    """Beside the chunks: one task per chunk of time and window, one that combines, and the coverages."""
+    data = cube.chunk(time=1, y=100, x=100)
+    graph = dict(zonal_stats(data, fields, ("mean",))["ndvi_mean"].data.dask)
+    own = {key for key in graph if str(key[0] if isinstance(key, tuple) else key).startswith("zonal-")}
+    assert len(own) == 3 * (1 + 1) + 2
+
+
 def test_one_day_loads_one_day(cube: xr.DataArray, fields: gpd.GeoDataFrame) -> None:
     loaded: list[tuple[int, ...]] = []
     lazy = zonal_stats(counted(loaded, cube, (1, 300, 350)), fields, ("mean",))
