@@ -193,6 +193,9 @@ def _in_degrees(rectangles: tuple[Rectangle, ...]) -> Any:
             shape = project(np.array([rectangle.polygon], dtype=object), rectangle.crs, parsed(LONLAT), MARGIN_DEG / 10)
         except CrsError:
             return _GLOBE
+        xmin, _, xmax, _ = shape[0].bounds
+        if not shape[0].is_valid or xmax - xmin > 180:
+            return _GLOBE
         outline = shapely.intersection(outline, shape[0])
     return outline
 
