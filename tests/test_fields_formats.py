@@ -267,6 +267,7 @@ def test_crs_of_the_file_goes_before_the_option(tmp_path: Path) -> None:
         ("f.geojson", b"field_id,geometry", "not JSON: it begins with 'field_id"),
         ("f.csv", b"a,b\n1,2\n", "no column holds a geometry.*'a, b'"),
         ("f.csv", b"field_id\n1\n", "no separator"),
+        ("f.csv", b";;", "the header is blank"),
         ("f.csv", b"id,id,wkt\n1,2,3\n", "'id' are given twice in the header"),
         ("f.csv", b'id,wkt\n1,"POLYGON', "not complete CSV"),
         ("f.json", b"3", "not JSON: it begins with '3'"),

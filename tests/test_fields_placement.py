@@ -56,6 +56,13 @@ def test_a_field_belongs_to_every_box_in_which_it_has_area() -> None:
     assert placed.rejected == []
 
 
+def test_without_explanations_the_same_fields_are_placed() -> None:
+    fields = table(shapely.box(4.2, 51.2, 4.3, 51.3), shapely.box(1, 1, 2, 2))
+    silent = place_fields(fields, BOXES, explain=False)
+    assert silent.rejected == []
+    assert silent.table.equals(place_fields(fields, BOXES).table)
+
+
 def test_a_field_of_a_named_box_belongs_to_no_other() -> None:
     shape = shapely.box(4.92, 51.2, 4.95, 51.3)
     assert place_fields(table(shape, box_id="west"), BOXES).table["boxes"].tolist() == [["west"]]

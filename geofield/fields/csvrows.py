@@ -51,6 +51,8 @@ def _records(text: str, separator: str) -> tuple[list[str], list[list[str]], lis
                 lines.append(reader.line_num)
     except csv.Error as error:
         raise TextError(f"the file is not complete CSV, near line {reader.line_num}: {error}") from error
+    if not records:
+        raise TextError("the header is blank: expected the names of the columns in the first line")
     header = [cell.strip() for cell in records[0]]
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:

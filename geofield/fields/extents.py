@@ -108,6 +108,8 @@ class Extents:
         for rectangle in self.rectangles[box]:
             shapes, missing = fields.projected(rows, rectangle)
             lost |= missing
+            bent = ~(shapely.is_valid(shapes) | shapely.is_missing(shapes))
+            shapes[bent] = shapely.make_valid(shapes[bent])  # thin parts may cross themselves in another CRS
             areas = shapely.area(shapely.intersection(shapes, rectangle.polygon))
             smaller = np.minimum(shapely.area(shapes), rectangle.polygon.area)
             common &= np.nan_to_num(areas) > NO_AREA * np.nan_to_num(smaller, nan=np.inf)
@@ -119,7 +121,7 @@ class Extents:
         shape = fields.projected(np.array([row]), rectangle)[0][0]
         if shape is None or shapely.distance(shape, rectangle.polygon) > rectangle.tolerance * 1e-3:
             return None
-        snapped = shapely.snap(shape, rectangle.polygon, rectangle.tolerance * 1e-3)
+        snapped = shapely.make_valid(shapely.snap(shape, rectangle.polygon, rectangle.tolerance * 1e-3))
         return "corner" if shapely.length(shapely.intersection(snapped, rectangle.polygon)) == 0 else "edge"
 
     def nearest(self, fields: Fields, rows: Index) -> Index:

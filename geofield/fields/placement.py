@@ -26,7 +26,7 @@ class Placement:
     notices: list[Notice]
 
 
-def place_fields(table: pd.DataFrame, boxes: Mapping[str, Box]) -> Placement:
+def place_fields(table: pd.DataFrame, boxes: Mapping[str, Box], *, explain: bool = True) -> Placement:
     """Find the boxes of fields.
 
     Parameters
@@ -35,6 +35,9 @@ def place_fields(table: pd.DataFrame, boxes: Mapping[str, Box]) -> Placement:
         As `read_fields` makes it.
     boxes
         Every box of the store, by id.
+    explain
+        Say why fields are refused. Without it `rejected` stays empty, which saves the time of a sentence per field
+        where fields known to the store are looked up for one of its boxes.
 
     Notes
     -----
@@ -42,7 +45,7 @@ def place_fields(table: pd.DataFrame, boxes: Mapping[str, Box]) -> Placement:
     a box is the rectangle it asks for, and its pixel grid where that is its source's own.
     """
     table = table.reset_index(drop=True)
-    placing = _Placing(table, boxes)
+    placing = _Placing(table, boxes, explain)
     if boxes:
         placing.place()
     else:
@@ -57,8 +60,9 @@ def place_fields(table: pd.DataFrame, boxes: Mapping[str, Box]) -> Placement:
 class _Placing:
     """One call of `place_fields`."""
 
-    def __init__(self, table: pd.DataFrame, boxes: Mapping[str, Box]) -> None:
+    def __init__(self, table: pd.DataFrame, boxes: Mapping[str, Box], explain: bool) -> None:
         self.table = table
+        self.explain = explain
         self.known = boxes
         self.boxes: Objects = np.empty(len(table), dtype=object)
         self.refused: set[int] = set()
@@ -67,6 +71,8 @@ class _Placing:
 
     def refuse(self, row: int, rule: str, reason: str) -> None:
         self.refused.add(row)
+        if not self.explain:
+            return
         number, field_id = int(self.table["row"].iloc[row]), self.table["field_id"].iloc[row]
         self.rejected.append(Rejection(number, field_id, rule, reason_of(number, field_id, reason)))
 
@@ -81,7 +87,8 @@ class _Placing:
                 self.boxes[row] = names[first:last].tolist()
         self.boxes[unknown] = None
         self._check_harvest()
-        self._explain_outside(only, set(lost.tolist()))
+        if self.explain:
+            self._explain_outside(only, set(lost.tolist()))
         self.rejected.sort(key=lambda rejection: -1 if rejection.row is None else rejection.row)
 
     def _named(self) -> tuple[Index, Index]:
