@@ -371,7 +371,8 @@ def _write_rows(rows: Any, format_: str, out: Path | None) -> None:
     else:
         data = (one.to_csv(rows) if format_ == "csv" else one.to_json(rows) + "\n").encode()
     if out is None:
-        click.get_binary_stream("stdout").write(data)
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
         return
     try:
         out.write_bytes(data)

@@ -73,12 +73,17 @@ def connect(kind: str = "threads", workers: Workers = None) -> Iterator[Any]:
             yield client
 
 
-def active(client: Any) -> contextlib.AbstractContextManager[Any]:
+@contextlib.contextmanager
+def active(client: Any) -> Iterator[None]:
     """Makes `client`, as `connect` yields it or a Client of the caller's own, the one that Dask uses."""
     if client is None or isinstance(client, Threads):
-        return contextlib.nullcontext(client)
-    as_current: contextlib.AbstractContextManager[Any] = client.as_current()
-    return as_current
+        yield
+        return
+    import dask
+
+    # the weights of a window's fields travel once, with the graph: tens of megabytes for thousands of fields are right
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}), client.as_current():
+        yield
 
 
 def label(client: Any) -> str:

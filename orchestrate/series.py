@@ -79,7 +79,7 @@ def to_parquet(rows: pd.DataFrame) -> bytes:
 
 def to_json(rows: pd.DataFrame) -> str:
     """A JSON list of rows; missing values are null, dates ISO 8601."""
-    records = json.loads(rows.assign(date=rows["date"].astype(str)).to_json(orient="records"))
+    records = json.loads(rows.assign(date=rows["date"].astype(str)).to_json(orient="records", double_precision=15))
     return json.dumps(records, ensure_ascii=False)
 
 
@@ -140,9 +140,7 @@ def _draw(rows: pd.DataFrame, variable: str) -> Any:
     axes = figure.add_subplot()
     _draw_estimate(axes, rows, variable)
     seen = rows[rows[f"{variable}_mean"].notna()]
-    stdev = seen.get(f"{variable}_stdev")
-    axes.errorbar(seen["date"], seen[f"{variable}_mean"], yerr=stdev, fmt="o", color=_OBSERVATION, ms=5, lw=0.8,
-                  capsize=2, label="observed: mean and spread of the field", zorder=3)  # fmt: skip
+    axes.plot(seen["date"], seen[f"{variable}_mean"], "o", color=_OBSERVATION, ms=6, label="observed mean", zorder=3)
     _draw_clouds(axes, rows)
     _draw_planting(axes, rows)
     _dress(axes, rows, variable)
@@ -194,4 +192,4 @@ def _dress(axes: Any, rows: pd.DataFrame, variable: str) -> None:
     axes.margins(x=0.02)
     axes.grid(alpha=0.3, lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small", ncols=2, loc="best")
+    axes.figure.legend(frameon=False, fontsize="small", ncols=5, loc="outside lower center")

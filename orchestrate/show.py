@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 _WIDE = 160  # not a terminal: nothing is cut
 _SHOWN = 10
 _LEFT = frozenset(
-    ("box", "what", "date", "finished", "started", "until", "is", "start", "crs", "variables", "source", "file")
-    + ("reason", "run", "status", "last day")
-)
+    ("box", "what", "date", "finished", "started", "until", "is", "start", "crs", "variables", "source", "file",
+     "reason", "run", "status", "last day")
+)  # fmt: skip
 
 
 def console() -> Console:
@@ -221,7 +221,8 @@ def _show_refused(out: Console, rejected: Sequence[Mapping[str, Any]], notices: 
             continue
         out.print(f"{title}:")
         for one in items[:_SHOWN]:
-            out.print(f"  {printable(one['file'])}: {printable(one[key])}", soft_wrap=True)
+            said, file = printable(one[key]), printable(one["file"])
+            out.print(f"  {said}" if said.startswith(file) else f"  {file}: {said}", soft_wrap=True)
         if len(items) > _SHOWN:
             out.print(f"  and {len(items) - _SHOWN} more: see the .why.json beside the file, or --json.")
 

@@ -1,0 +1,237 @@
+"""Files on their way into a store: nothing is lost, nothing is taken twice, every refusal has its reason."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import geopandas
+import pytest
+import shapely
+
+import geofield
+from geofield import Run, Store
+from geofield.errors import ConfigurationError, NotFoundError, StoreUnavailableError
+from orchestrate.inbox import InboxReport, read_inbox, submit, waiting
+from tests.support.smallstore import box, feature, make_store, write_fields
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return make_store(str(tmp_path / "store"))
+
+
+def read(store: Store) -> InboxReport:
+    return read_inbox(store, Run())
+
+
+def keys(store: Store, prefix: str = "inbox") -> list[str]:
+    return [info.key.removeprefix("inbox/") for info in store.location.list(prefix)]
+
+
+def test_options_travel_with_the_file(store: Store, tmp_path: Path) -> None:
+    path = write_fields(tmp_path / "f.geojson", feature(None, 0, 0, planting_date=None, number=7))
+    (done,) = submit(store, [path], options={"id_column": "number", "planting_date": "box-start"})
+    assert done.key == "inbox/fields/f.geojson"
+    report = read(store)
+    assert (report.counts.files_accepted, report.counts.rows_accepted, report.rejected) == (1, 1, [])
+    assert store.registry.current()["field_id"].tolist() == ["7"]
+    moved = {key.split("-", 1)[1] for key in keys(store, "inbox/accepted")}
+    assert moved == {"f.geojson", "f.geojson.options.json", "f.geojson.why.json"}  # why: what the options were used for
+    assert keys(store, "inbox/fields") == []
+
+
+def test_same_file_again_is_left_and_other_content_gets_a_number(store: Store, tmp_path: Path) -> None:
+    path = write_fields(tmp_path / "f.geojson", feature("A", 0, 0))
+    first, again = submit(store, [path]), submit(store, [path])
+    assert [one.is_new for one in (*first, *again)] == [True, False]
+    with_options = submit(store, [path], options={"planting_date": "2025-04-02"})
+    write_fields(path, feature("B", 0, 0))
+    other = submit(store, [path])
+    assert [one.key for one in (*with_options, *other)] == ["inbox/fields/f~2.geojson", "inbox/fields/f~3.geojson"]
+    assert len(waiting(store)) == 3
+
+
+def test_later_file_wins_although_its_name_sorts_first(store: Store, tmp_path: Path) -> None:
+    submit(store, [write_fields(tmp_path / "z.geojson", feature("A", 0, 0, crop="old"))])
+    submit(store, [write_fields(tmp_path / "a.geojson", feature("A", 50, 0, crop="new"))])
+    read(store)
+    assert store.registry.current()["crop"].tolist() == ["new"]
+
+
+NAMES = [
+    "fields 2016+04 (1)#2 100%.geojson",
+    "fields-2025-05-06-00:02:11.geojson",
+    "Ü?&=;~.geojson",
+    "x" * 240 + ".geojson",
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=["punctuation", "colons", "query", "long"])
+def test_names_are_kept(store_url: str, tmp_path: Path, name: str) -> None:
+    store = make_store(store_url)
+    (done,) = submit(store, [write_fields(tmp_path / name, feature("A", 0, 0))])
+    assert len(done.key.rpartition("/")[2].encode()) <= 190
+    if len(name) < 190:
+        assert done.key == f"inbox/fields/{name}"
+    assert read(store).counts.rows_accepted == 1
+    (moved,) = (key for key in keys(store, "inbox/accepted") if not key.endswith(".json"))
+    assert moved.endswith(done.key.rpartition("/")[2])
+
+
+def test_good_rows_are_taken_and_bad_ones_explained(store: Store, tmp_path: Path) -> None:
+    path = write_fields(tmp_path / "mixed.geojson", feature("A", 0, 0), feature("far", 5000, 0), feature(None, 10, 10))
+    submit(store, [path])
+    report = read(store)
+    counts = report.counts
+    assert (counts.files_accepted, counts.files_rejected, counts.rows_accepted, counts.rows_rejected) == (1, 0, 1, 2)
+    (why,) = (key for key in keys(store) if key.endswith(".why.json"))
+    assert why.startswith("accepted/")
+    told = json.loads(store.location.read(f"inbox/{why}"))
+    assert told["accepted"] == 1
+    assert {(item["row"], item["field_id"], item["rule"]) for item in told["rejected"]} == {
+        (1, "far", "outside"),
+        (2, None, "no_id"),
+    }
+    assert all(f"row {item['row']}" in item["reason"] for item in told["rejected"])
+
+
+def test_bad_file_goes_to_rejected_and_the_next_one_is_read(store: Store, tmp_path: Path) -> None:
+    bad = tmp_path / "a.geojson"
+    bad.write_bytes(b"<html>not found</html>")
+    submit(store, [bad, write_fields(tmp_path / "b.geojson", feature("A", 0, 0))])
+    report = read(store)
+    assert (report.counts.files_accepted, report.counts.files_rejected) == (1, 1)
+    assert {key.split("-", 1)[1] for key in keys(store, "inbox/rejected")} == {
+        "a.geojson", "a.geojson.options.json", "a.geojson.why.json",
+    }  # fmt: skip
+    assert report.rejected[0].row is None
+
+
+def test_what_nobody_foresaw_is_a_reason(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*args: object) -> None:
+        raise RuntimeError("boom")
+
+    submit(store, [write_fields(tmp_path / "f.geojson", feature("A", 0, 0))])
+    monkeypatch.setattr(geofield, "read_fields", explode)
+    report = read(store)
+    assert [(one.rule, "boom" in one.reason) for one in report.rejected] == [("unexpected", True)]
+    assert any(key.endswith("f.geojson.why.json") for key in keys(store, "inbox/rejected"))
+
+
+def test_file_waits_while_the_store_does_not_answer(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*args: object, **named: object) -> int:
+        raise StoreUnavailableError("no answer")
+
+    submit(store, [write_fields(tmp_path / "f.geojson", feature("A", 0, 0))])
+    with monkeypatch.context() as patch:
+        patch.setattr("geofield.registry.FieldRegistry.accept", unavailable)
+        report = read(store)
+    assert [(one["kind"], one["file"]) for one in report.errors] == [("store_unavailable", "inbox/fields/f.geojson")]
+    assert (report.counts.files_accepted, report.counts.files_rejected) == (0, 0)
+    assert len(waiting(store)) == 1
+    assert read(store).counts.rows_accepted == 1
+
+
+@pytest.mark.parametrize("stop_after", range(6))
+def test_crash_at_any_write_is_harmless(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    """The process dies after some of the writes and deletions by which a file is moved."""
+    submit(store, [write_fields(tmp_path / "f.geojson", feature("A", 0, 0), feature("far", 5000, 0))])
+    left = [stop_after]
+
+    def mortal(real):  # type: ignore[no-untyped-def]
+        def call(*args: object) -> object:
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return real(*args)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("write", "delete"):
+            patch.setattr(f"geofield.store.Location.{name}", mortal(getattr(type(store.location), name)))
+        if stop_after < 5:  # why, options, copy, and two deletions
+            with pytest.raises(KeyboardInterrupt):
+                read(store)
+        else:
+            read(store)
+    read(store)
+    assert len(store.registry.versions()) == 1
+    assert waiting(store) == []
+    endings = sorted(key.split("-", 1)[1] for key in keys(store, "inbox/accepted"))
+    assert endings == ["f.geojson", "f.geojson.options.json", "f.geojson.why.json"]
+
+
+def test_boxes_are_read_before_the_fields_that_lie_in_them(tmp_path: Path) -> None:
+    store = make_store(str(tmp_path / "store"), box("far", bbox=[600000, 5490000, 600400, 5490400]))
+    submit(store, [write_fields(tmp_path / "f.geojson", feature("A", 0, 0))])
+    described = tmp_path / "b.json"
+    described.write_text(json.dumps(box("near").model_dump(mode="json", exclude={"pixels"})))
+    (done,) = submit(store, [described], "boxes")
+    assert done.key == "inbox/boxes/b.json"
+    report = read(store)
+    assert (report.counts.files_accepted, report.counts.rows_accepted, report.rejected) == (2, 2, [])
+    assert set(store.boxes()) == {"far", "near"}
+
+
+def test_box_file_without_a_start_is_refused_with_the_option_that_gives_it(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "more.json"
+    path.write_text('{"id": "more", "bbox": [4.3, 51, 4.301, 51.001]}')
+    submit(store, [path], "boxes")
+    report = read(store)
+    assert report.counts.files_rejected == 1
+    assert "--start" in report.rejected[0].reason
+
+
+def test_shapefile_takes_its_siblings_along(store: Store, tmp_path: Path) -> None:
+    shape = shapely.box(500000, 5490000, 500100, 5490100)
+    frame = geopandas.GeoDataFrame(
+        {"field_id": ["S"], "plant_date": ["2025-04-01"]}, geometry=[shape], crs="EPSG:32631"
+    )
+    frame.to_file(tmp_path / "parcels.shp")
+    parts = sorted(tmp_path.glob("parcels.*"))
+    (done,) = submit(store, parts)
+    assert done.key == "inbox/fields/parcels.zip"
+    with zipfile.ZipFile(tmp_path / "store" / done.key) as archive:
+        assert {"parcels.shp", "parcels.dbf", "parcels.shx", "parcels.prj"} <= set(archive.namelist())
+    assert not submit(store, parts)[0].is_new
+    assert read(store).counts.rows_accepted == 1
+
+
+def test_files_dropped_by_others_need_no_options(store: Store, tmp_path: Path) -> None:
+    data = write_fields(tmp_path / "f.geojson", feature("A", 0, 0)).read_bytes()
+    store.location.write("inbox/fields/from/elsewhere.geojson", data)
+    store.location.write("inbox/fields/.hidden", b"?")
+    assert [one.name for one in waiting(store)] == ["from_elsewhere.geojson"]
+    assert read(store).counts.rows_accepted == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"options": 1}', '{"options": {"planting": 1}}', '{"options": {"ids": "x"}}']
+)
+def test_options_that_make_no_sense_refuse_the_file(store: Store, tmp_path: Path, text: str) -> None:
+    data = write_fields(tmp_path / "f.geojson", feature("A", 0, 0)).read_bytes()
+    store.location.write("inbox/fields/f.geojson.options.json", text.encode())
+    store.location.write("inbox/fields/f.geojson", data)
+    report = read(store)
+    assert (report.counts.files_rejected, report.rejected[0].rule) == (1, "configuration")
+
+
+def test_what_cannot_be_submitted(store: Store, tmp_path: Path) -> None:
+    good = write_fields(tmp_path / "f.geojson", feature("A", 0, 0))
+    with pytest.raises(NotFoundError, match="There is no file .*nowhere"):
+        submit(store, [good, tmp_path / "nowhere.geojson"])
+    with pytest.raises(ConfigurationError, match="is a folder"):
+        submit(store, [tmp_path])
+    with pytest.raises(ConfigurationError, match="'soon'"):
+        submit(store, [good], options={"planting_date": "soon"})
+    hidden = write_fields(tmp_path / ".f.geojson", feature("A", 0, 0))
+    with pytest.raises(ConfigurationError, match="hidden"):
+        submit(store, [hidden])
+    assert waiting(store) == []
