@@ -69,5 +69,5 @@ $(bin)/uv:
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check uv
 
 clean: ## remove what was built, and the environment
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-output
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-store
 	find geofield orchestrate tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
