@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _RECENT = 10
 _MONTHS_BACK = 12
+_SAME_SECOND = 3
 
 
 @dataclass
@@ -127,16 +128,17 @@ def recent_receipts(store: Store, number: int = _RECENT, now: dt.datetime | None
     found: list[dict[str, Any]] = []
     for prefix in _months(now or dt.datetime.now(dt.UTC)):
         keys = sorted((info.key for info in store.location.list(prefix) if info.key.endswith(".json")), reverse=True)
-        for key in keys:
+        # ids tell the second: a few more are read, so that runs of the same second come in their order
+        for key in keys[: number + _SAME_SECOND]:
             try:
                 value = json.loads(store.location.read(key))
             except ValueError:
                 continue
             if isinstance(value, dict) and "run_id" in value:
                 found.append(value)
-            if len(found) == number:
-                return found
-    return found
+        if len(found) >= number:
+            break
+    return sorted(found, key=lambda receipt: str(receipt.get("started")), reverse=True)[:number]
 
 
 def _months(now: dt.datetime) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import geopandas
@@ -144,7 +145,7 @@ def test_crash_at_any_write_is_harmless(
     submit(store, [write_fields(tmp_path / "f.geojson", feature("A", 0, 0), feature("far", 5000, 0))])
     left = [stop_after]
 
-    def mortal(real):  # type: ignore[no-untyped-def]
+    def mortal(real: Callable[..., object]) -> Callable[..., object]:
         def call(*args: object) -> object:
             if left[0] == 0:
                 raise KeyboardInterrupt
@@ -225,7 +226,7 @@ def test_options_that_make_no_sense_refuse_the_file(store: Store, tmp_path: Path
 
 def test_what_cannot_be_submitted(store: Store, tmp_path: Path) -> None:
     good = write_fields(tmp_path / "f.geojson", feature("A", 0, 0))
-    with pytest.raises(NotFoundError, match="There is no file .*nowhere"):
+    with pytest.raises(NotFoundError, match=r"There is no file .*nowhere"):
         submit(store, [good, tmp_path / "nowhere.geojson"])
     with pytest.raises(ConfigurationError, match="is a folder"):
         submit(store, [tmp_path])

@@ -188,5 +188,5 @@ def test_until() -> None:
     assert parse_until(d(11), today) == d(11)  # it is tomorrow already in the east
     with pytest.raises(ConfigurationError, match="2025-04-12 is in the future"):
         parse_until("2025-04-12", today)
-    with pytest.raises(ConfigurationError, match="'12.4.2025' is not a day"):
+    with pytest.raises(ConfigurationError, match=r"'12\.4\.2025' is not a day"):
         parse_until("12.4.2025", today)
