@@ -124,7 +124,7 @@ def test_value_is_number_times_scale_plus_offset_unless_nodata(tmp_path: Path) -
     values = source.read(acquisition, ["one", "two"], box(2, 2))
     # (number x scale) + offset in float64; 0 is nodata, not -0.1
     np.testing.assert_array_equal(values["one"], [[np.nan, 1000 * 1e-4 - 0.1], [2000 * 1e-4 - 0.1, 10000 * 1e-4 - 0.1]])
-    np.testing.assert_allclose(values["two"], [[np.nan, 15], [25, 105]], rtol=1e-15)
+    np.testing.assert_allclose(values["two"], np.array([[np.nan, 15], [25, 105]]), rtol=1e-15)
 
 
 def test_box_overrides_the_tags_of_a_file(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from rasterio.errors import RasterioError
 from rasterio.session import DummySession
 
 from geofield.errors import AccessError, SourceUnavailableError, UnreadableFileError
+from geofield.source.credentials import S3Session
 
 OPTIONS: dict[str, Any] = {
     # Opening a file would list its folder, which may hold years of files, to look for side files.
@@ -39,7 +40,7 @@ OPTIONS: dict[str, Any] = {
     "GDAL_HTTP_CONNECTTIMEOUT": 10,
     "GDAL_HTTP_TIMEOUT": 60,
 }
-"""No credentials: GDAL finds them by itself where it reads (AWS variables, files, roles)."""
+"""No credentials: see `geofield.source.credentials`."""
 
 _DENIED = re.compile(
     r"AccessDenied|Access Denied|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidCredentials"
@@ -52,13 +53,18 @@ _SHORT_READ = re.compile(r"Read error .*got \d+ bytes", re.IGNORECASE)
 """A file that is cut off; over a network just as well an answer that did not come, which GDAL does not tell apart."""
 
 
-def endpoint_options(environ: dict[str, str] | os._Environ[str] = os.environ) -> dict[str, Any]:
+def endpoint_url(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The S3 server that the environment names, None for Amazon's."""
+    return environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or None
+
+
+def endpoint_options(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """GDAL's words for `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, looked up where the reading happens.
 
     GDAL itself knows `AWS_S3_ENDPOINT` only. Buckets of such servers rarely have a host name of their own.
     """
-    url = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
-    if not url:
+    url = endpoint_url(environ)
+    if url is None:
         return {}
     parts = urlsplit(url if "://" in url else f"https://{url}")
     return {
@@ -93,15 +99,19 @@ def open_raster(href: str, anonymous: bool = False) -> Iterator[rasterio.Dataset
     UnreadableFileError
         The file is not there, or cannot be decoded.
     """
-    options = OPTIONS | endpoint_options()
-    if anonymous:
-        options["AWS_NO_SIGN_REQUEST"] = "YES"
     try:
-        # Rasterio's own session would read credentials through boto3 and pass them on as options.
-        with rasterio.Env(session=DummySession(), **options), rasterio.open(gdal_path(href), sharing=False) as dataset:
+        with _environment(href, anonymous), rasterio.open(gdal_path(href), sharing=False) as dataset:
             yield dataset
     except RasterioError as error:
         raise _translated(error, href) from error
+
+
+def _environment(href: str, anonymous: bool) -> rasterio.Env:
+    if not href.startswith("s3://"):
+        return rasterio.Env(session=DummySession(), **OPTIONS)
+    if anonymous:
+        return rasterio.Env(session=DummySession(), AWS_NO_SIGN_REQUEST="YES", **OPTIONS, **endpoint_options())
+    return rasterio.Env(session=S3Session(), **OPTIONS, **endpoint_options())
 
 
 def _translated(error: RasterioError, href: str) -> Exception:

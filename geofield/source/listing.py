@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from geofield.errors import AccessError, SourceError, SourceUnavailableError
+from geofield.source.gdal import endpoint_url
 
 _CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError")
 
@@ -70,8 +71,9 @@ def stamp_of(href: str, info: Mapping[str, Any]) -> str:
 def _file_system(url: str, anonymous: bool) -> Any:
     if not url.startswith("s3://"):
         return fsspec.filesystem("file")
-    # Listings are never cached: files come while a process lives. Credentials and endpoint are the environment's.
-    return fsspec.filesystem("s3", anon=anonymous, use_listings_cache=False)
+    # Listings are never cached: files come while a process lives. Credentials are the environment's; so is the
+    # endpoint, said here because file systems are cached by what they are given.
+    return fsspec.filesystem("s3", anon=anonymous, endpoint_url=endpoint_url(), use_listings_cache=False)
 
 
 @contextmanager

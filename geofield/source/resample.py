@@ -1,7 +1,7 @@
 """Where the pixels of one grid lie in a raster of another, and values taken there. Pure arithmetic, no I/O.
 
 A value is a function of the pixel alone, never of the window it is read in, to the last bit. Two things see to it:
-centres are counted from the CRS's origin in steps of 1/4096 pixel, which forgets how the window's corner was rounded;
+centres are counted from the CRS's origin in steps of 1/36000 pixel, which forgets how the window's corner was rounded;
 and between two CRSs only the nodes of a lattice of 16 x 16 pixels, fixed to that origin too, are projected.
 """
 
@@ -26,7 +26,8 @@ ALIGNED = 1e-3
 """Grids whose lines are closer than this part of a pixel are the same."""
 NODE_STEP = 16
 """Pixels between projected nodes; in between positions are linear, which is far less than a pixel off (see tests)."""
-_PHASES = 4096
+_PHASES = 36_000
+"""Where a grid may begin within a pixel; thousandths, thirds and thirty-seconds of a pixel are among them."""
 _SNAP = 2.0**20
 """Positions are held to 1e-6 pixel, so that what lies on a line between two pixels falls to one side everywhere."""
 
@@ -42,7 +43,8 @@ class Axis:
     @classmethod
     def from_edge(cls, edge: float, step: float, count: int) -> Axis:
         """From the outer edge of the first pixel; `step` may be negative, numbers then count down the axis."""
-        return cls(round((edge / step + 0.5) * _PHASES), count, step)
+        # rounded up from 0.618 on, where no simple fraction lies: the last bits of a window's corner do not matter
+        return cls(math.floor((edge / step + 0.5) * _PHASES + 0.381966), count, step)
 
     @property
     def centres(self) -> Floats:
