@@ -143,7 +143,7 @@ class Store:
         current = self.registry.current()
         if field_ids is not None:
             current = current[current["field_id"].isin(list(field_ids))]
-        placed = self.place(current, {box_id: box}).table
+        placed = place_fields(current, {box_id: box}, explain=False).table
         return box_fields(box, placed)
 
     def rows(
@@ -179,12 +179,13 @@ class Store:
         parts = [self.results(name).read(fields=wanted, start=low, end=high, as_of=as_of) for name in names]
         filled = [part for part in parts if len(part)] or parts[:1]
         frame = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
-        if not geometry:
-            return frame
+        return self._with_geometry(frame) if geometry else frame
+
+    def _with_geometry(self, rows: pd.DataFrame) -> gpd.GeoDataFrame:
         import geopandas as gpd
 
         shapes = self.fields()["geometry"]
-        return gpd.GeoDataFrame(frame, geometry=shapes.reindex(frame["field_id"]).to_numpy(), crs="EPSG:4326")
+        return gpd.GeoDataFrame(rows, geometry=shapes.reindex(rows["field_id"]).to_numpy(), crs="EPSG:4326")
 
 
 def create_store(
