@@ -72,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG
     except (KeyboardInterrupt, click.Abort):
         _complain("stopped. Nothing is lost: what was published stays, and the next run goes on from there.")
+        if arguments is None:
+            # threads may be in the middle of a task; waiting for them, or for what they leave, helps nobody
+            sys.stdout.flush()
+            os._exit(FAILED)
         return FAILED
     except BrokenPipeError:
         # whoever read stdout has seen enough; without this the interpreter complains once more when it exits
@@ -144,7 +148,7 @@ def _print_json(value: Any) -> None:
 
 
 @contextlib.contextmanager
-def _no_fork_noise() -> Iterator[None]:
+def _without_warnings() -> Iterator[None]:
     """Libraries' warnings are for developers; people get sentences."""
     import warnings
 
@@ -211,7 +215,7 @@ def add_box(words: tuple[str, ...], as_json: bool, **said: Any) -> int:
     options = {"id": said.pop("box_id"), **said}
     options["source"] = _source(said["source"], options.pop("seed"))
     options["variables"] = _variables(said["variables"])
-    with _no_fork_noise():
+    with _without_warnings():
         result = add_boxes(_open(url), files[0] if files else None, options, max_pixels)
     if as_json:
         _print_json(result)
@@ -263,7 +267,7 @@ def plan(store: str | None, until: str | None, as_json: bool) -> int:
     from orchestrate.summary import planned
 
     day = parse_until(until if until is not None else settings().until)
-    with _no_fork_noise():
+    with _without_warnings():
         result = planned(_open(store), day)
     if as_json:
         _print_json(result)
@@ -290,7 +294,7 @@ def run(store: str | None, until: str | None, cluster: str | None, workers: str 
     held = settings(until=None if until is None else parse_until(until), cluster=cluster, workers=workers)
     day = parse_until(held.until)
     check_kind(held.cluster)
-    with _no_fork_noise():
+    with _without_warnings():
         opened = _open(store)
         with for_people(as_json) as progress:
             receipt = run_store(opened, day, progress=progress, settings=held)
@@ -310,7 +314,7 @@ def status(store: str | None, as_json: bool) -> int:
     """Show boxes, last day, fields done, late and rejected, the last runs and their failures."""
     from orchestrate.summary import summarise
 
-    with _no_fork_noise():
+    with _without_warnings():
         result = summarise(_open(store))
     if as_json:
         _print_json(result)
@@ -338,7 +342,7 @@ def series(
     """Show one field's time series."""
     from orchestrate import series as one
 
-    with _no_fork_noise():
+    with _without_warnings():
         rows = one.field_rows(_open(store), field, box, variable)
         if plot is not None:
             drawn = one.plot(rows, plot, variable)

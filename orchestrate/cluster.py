@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,18 +109,44 @@ def _local(workers: Workers) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     number = workers[0] if isinstance(workers, tuple) else workers or os.cpu_count() or 1
-    # One thread a process: numbers come from compiled code that would otherwise wait for one another's GIL.
-    with LocalCluster(
-        n_workers=number,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",  # a free port: two runs on a machine must not quarrel about 8787
-    ) as cluster:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_without(logging.getLogger("asyncio"), "AllExit"))
+        # One thread a process: numbers come from compiled code that would otherwise wait for one another's GIL.
+        cluster = stack.enter_context(
+            LocalCluster(
+                n_workers=number,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # a free port: two runs on a machine must not quarrel about 8787
+                preload=["orchestrate.workers"],
+                silence_logs=logging.ERROR,
+            )
+        )
         if isinstance(workers, tuple):
             cluster.adapt(minimum=workers[0], maximum=workers[1])
-        with Client(cluster, timeout=_ANSWER_S) as client:
+        client = stack.enter_context(Client(cluster, timeout=_ANSWER_S))
+        try:
             yield client
+        except KeyboardInterrupt:
+            # what is torn down in the middle complains; whoever stopped it knows why
+            logging.disable(logging.CRITICAL)
+            stack.callback(logging.disable, logging.NOTSET)
+            raise
+
+
+@contextlib.contextmanager
+def _without(logger: logging.Logger, text: str) -> Iterator[None]:
+    """Keep a message out of a log: that of a wait which distributed leaves behind when Ctrl-C ends it."""
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return text not in record.getMessage()
+
+    logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_wanted)
 
 
 @contextlib.contextmanager

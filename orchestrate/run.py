@@ -123,7 +123,7 @@ class _Runner:
         try:
             self._read_inbox()
             for box_id in box_ids(self.store):
-                self._add(box_id, self._box(box_id))
+                self._work_on(box_id)
         except GeofieldError as error:
             self.receipt.errors.append(fault(None, None, error))
         except (KeyboardInterrupt, SystemExit):
@@ -163,21 +163,19 @@ class _Runner:
 
     # --- a box -----------------------------------------------------------------------------------------------------
 
-    def _add(self, box_id: str, result: _BoxResult) -> None:
-        self.receipt.boxes[box_id] = result.receipt
-        self.receipt.errors += result.errors
-        self.receipt.retries += result.retries
-        for error in result.errors:
-            self.progress.say(f"box {box_id} failed: {error['message']}")
-
-    def _box(self, box_id: str) -> _BoxResult:
-        """Everything that one box needs. Whatever fails here is told in the result, and the next box goes on."""
+    def _work_on(self, box_id: str) -> None:
+        """Everything that one box needs. Whatever fails here is told in the receipt, and the next box goes on."""
         result = _BoxResult()
+        self.receipt.boxes[box_id] = result.receipt  # now, so that a run that is stopped tells what it did
         try:
             self._rounds(box_id, result)
         except Exception as error:
             self._fail(box_id, error, result)
-        return result
+        finally:
+            self.receipt.errors += result.errors
+            self.receipt.retries += result.retries
+        for told in result.errors:
+            self.progress.say(f"box {box_id} failed: {told['message']}")
 
     def _rounds(self, box_id: str, result: _BoxResult) -> None:
         """Look, plan, do; and look again when something was tried twice or another writer was at work."""

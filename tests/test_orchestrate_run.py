@@ -94,7 +94,7 @@ def test_cut_runs_equal_one_run(tmp_path: Path) -> None:
     assert one.equals(other)
 
 
-class _Killed(BaseException):  # noqa: N818
+class _Killed(BaseException):
     """The process dies here."""
 
 
@@ -131,9 +131,10 @@ def test_killed_run_is_completed_by_the_next(
             raise _Killed
         return value
 
-    with monkeypatch.context() as patch, pytest.raises(_Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(names[point], mortal)
-        go(store, 20)
+        with pytest.raises(_Killed):
+            go(store, 20)
     go(store, 20)
     again = go(store, 20)
     assert not again["boxes"]["b"]["rows_written"]
@@ -156,9 +157,10 @@ def test_rows_that_a_crash_left_out_come_from_the_cube(tmp_path: Path, monkeypat
     def killed(*args: Any) -> int:
         raise _Killed
 
-    with monkeypatch.context() as patch, pytest.raises(_Killed):
+    with monkeypatch.context() as patch:
         patch.setattr("geofield.results.rows.Results.commit", killed)
-        go(store, 6)
+        with pytest.raises(_Killed):
+            go(store, 6)
     assert store.cube("b").head().last == day(6)
     assert len(store.rows()) == 4
     mended = go(store, 6)["boxes"]["b"]
