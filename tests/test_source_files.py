@@ -158,6 +158,9 @@ def test_nan_is_missing_whether_tagged_or_not(tmp_path: Path) -> None:
 def test_nodata_is_compared_in_the_type_of_the_file(tmp_path: Path, dtype: str, nodata: float) -> None:
     write_tif(tmp_path / "v_20250401.tif", [[nodata, 1], [2, 3]], dtype=dtype, nodata=nodata)
     np.testing.assert_array_equal(read(files(tmp_path), geobox=box(2, 2)), [[np.nan, 1], [2, 3]])
+    write_tif(tmp_path / "v_20250401.tif", [[nodata, 1], [2, 3]], dtype=dtype)
+    source = files(tmp_path, {"v": {"path": "v_{time}.tif", "nodata": nodata}})
+    np.testing.assert_array_equal(read(source, geobox=box(2, 2)), [[np.nan, 1], [2, 3]])
 
 
 def test_nodata_close_to_a_value_does_not_mask_it(tmp_path: Path) -> None:

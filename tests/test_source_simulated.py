@@ -66,6 +66,7 @@ ODD_GRIDS = {
     "centres on whole multiples": GeoBox((300, 400), Affine(10, 0, 499_005, 0, -10, 5_500_105), "EPSG:32631"),
     "a third of a pixel off": GeoBox((300, 400), Affine(30, 0, 499_010, 0, -30, 5_500_100), "EPSG:32631"),
     "degrees, west and south": GeoBox((300, 400), Affine(1e-4, 0, -58.4, 0, -1e-4, -34.6), "EPSG:4326"),
+    "centres on tenths, which no float is": GeoBox((300, 400), Affine(0.1, 0, 7.05, 0, -0.1, 48.25), "EPSG:4326"),
     "across zero": GeoBox((300, 400), Affine(0.25, 0, -50, 0, -0.25, 37.5), "EPSG:4326"),
 }
 
