@@ -15,11 +15,11 @@ from geofield.cube.cube import Cube
 from geofield.errors import BoxError, ConfigurationError, CorruptStoreError, InputError, NotFoundError
 from geofield.fields import Placement, place_fields
 from geofield.pipeline.boxfields import BoxFields, box_fields
-from geofield.pipeline.layers import cube_schema
+from geofield.pipeline.layers import cube_schema, value_columns
 from geofield.pipeline.run import Run, package_version
 from geofield.recipe.variables import check_recipe
 from geofield.registry import FieldRegistry
-from geofield.results.rows import Results
+from geofield.results.rows import KEY_COLUMNS, Results
 from geofield.source import open_source
 from geofield.source.protocol import Source
 from geofield.store import Location
@@ -107,6 +107,35 @@ class Store:
         self.cube(box.id).create(cube_schema(resolved, grid), Run().metadata("create", []))
         return resolved
 
+    def change_box(self, box: Box, max_pixels: int = MAX_PIXELS) -> Box:
+        """Say that a box is to be another: the next run builds its new cube beside the old one and swaps it in.
+
+        A change that leaves the cube as it is (the source's settings, `settle_days`, statistics) holds at once.
+        """
+        standing = self.box(box.id)
+        source = open_source(box.source)
+        check_recipe(box, source.bands())
+        grid = resolve_grid(box, source.native_geobox() if box.grid.native else None, max_pixels)
+        changed = box.model_copy(update={"pixels": grid.to_dict()})
+        if cube_schema(changed, grid) == cube_schema(standing, standing.resolved):
+            self.location.delete(f"changes/{box.id}.json")
+            self.location.write(f"boxes/{box.id}.json", changed.model_dump_json(indent=1).encode())
+        else:
+            self.location.write(f"changes/{box.id}.json", changed.model_dump_json(indent=1).encode())
+        return changed
+
+    def pending_change(self, box_id: str) -> Box | None:
+        """The box as it is to be, while its new cube is not there yet."""
+        try:
+            return self._read_box(f"changes/{check_box_id(box_id)}.json")
+        except NotFoundError:
+            return None
+
+    def finish_change(self, box: Box) -> None:
+        """Make a changed box, whose cube has been swapped in, the one that holds."""
+        self.location.write(f"boxes/{box.id}.json", box.model_dump_json(indent=1).encode())
+        self.location.delete(f"changes/{box.id}.json")
+
     def source(self, box_id: str) -> Source:
         """Where the pixels of a box come from."""
         return open_source(self.box(box_id).source)
@@ -177,6 +206,8 @@ class Store:
         wanted = [field] if isinstance(field, str) else None if field is None else list(field)
         low, high = (_day(value) if value is not None else None for value in (start, end))
         parts = [self.results(name).read(fields=wanted, start=low, end=high, as_of=as_of) for name in names]
+        if as_of is None:  # a box that was changed keeps the columns of its past in the table, empty
+            parts = [_of_today(part, self.box(name)) for part, name in zip(parts, names, strict=True)]
         filled = [part for part in parts if len(part)] or parts[:1]
         frame = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
         return self._with_geometry(frame) if geometry else frame
@@ -241,6 +272,12 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
             f"{location.url} has format {value.get('format')!r}; this geofield reads {FORMAT}. Update it."
         )
     return Store(location, value.get("defaults", {}))
+
+
+def _of_today(rows: pd.DataFrame, box: Box) -> pd.DataFrame:
+    values = set(value_columns(box))
+    known = [name for name in rows.columns if name in values or name in KEY_COLUMNS]
+    return rows[known]
 
 
 def _difference(one: Box, other: Box) -> str:

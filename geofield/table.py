@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
@@ -136,10 +136,15 @@ class Table:
 def _write(table: DeltaTable, rows: pa.Table, replacing: str | None, properties: CommitProperties) -> None:
     from deltalake import write_deltalake
 
+    # columns come when a box gets another variable; those that are left out are null in the new rows
+    known = {item.name for item in table.schema().fields}
+    mode: Literal["merge"] | None = None if set(rows.column_names) == known else "merge"
     if replacing is None:
-        write_deltalake(table, rows, mode="append", commit_properties=properties)
+        write_deltalake(table, rows, mode="append", schema_mode=mode, commit_properties=properties)
     else:
-        write_deltalake(table, rows, mode="overwrite", predicate=replacing, commit_properties=properties)
+        write_deltalake(
+            table, rows, mode="overwrite", schema_mode=mode, predicate=replacing, commit_properties=properties
+        )
 
 
 def _plain(rows: pa.Table) -> pa.Table:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from geofield.cube.cube import MAIN, Cube, array_of, read_head, to_date
+from geofield.cube.cube import Cube, array_of, read_head, swap, to_date
 from geofield.errors import LostRaceError, MissingDaysError, StoreUnavailableError
 
 PREFIX = "attempt-"
@@ -157,17 +157,8 @@ class Attempt:
         LostRaceError
             `main` is no longer where the attempt began.
         """
-        repository = self.cube.repository
         try:
-            with self.cube.location.lock(self.cube.box_id):
-                # On a directory Icechunk's own check is not atomic; under the lock it is.
-                if repository.lookup_branch(MAIN) != self.base:
-                    raise LostRaceError(f"Another writer published box {self.cube.box_id} first.")
-                repository.reset_branch(MAIN, snapshot, from_snapshot_id=self.base)
-        except icechunk.IcechunkError as error:
-            if repository.lookup_branch(MAIN) == self.base:
-                raise StoreUnavailableError(f"Box {self.cube.box_id} could not be published: {error}") from error
-            raise LostRaceError(f"Another writer published box {self.cube.box_id} first.") from error
+            swap(self.cube, snapshot, self.base)
         finally:
             self.abandon()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import inspect
 import os
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import zarr
 
 from geofield.cube.schema import Schema, create_arrays
-from geofield.errors import CorruptStoreError, NotFoundError, StoreUnavailableError
+from geofield.errors import CorruptStoreError, LostRaceError, NotFoundError, StoreUnavailableError
 from geofield.store import Location
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if "ICECHUNK_LOG" not in os.environ:
     # It warns whenever a directory is opened that commits there may race; ours are made under a lock.
     icechunk.set_logs_filter("error")
 _DAYS_PER_MANIFEST = 64
+_UNTIL, _STAMP = "until-", "%Y%m%dT%H%M%S.%f"
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,14 @@ class Cube:
     ----------
     location, box_id
         Where it lies: `cubes/<box>` below the location.
+    branch
+        What is read and published to. `main` is the present; another one holds a cube that is being built beside it.
     """
 
-    def __init__(self, location: Location, box_id: str) -> None:
+    def __init__(self, location: Location, box_id: str, branch: str = MAIN) -> None:
         self.location = location
         self.box_id = box_id
+        self.branch = branch
 
     @property
     def key(self) -> str:
@@ -92,7 +97,7 @@ class Cube:
         return f"Cube({self.box_id!r} in {self.location.url!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Cube, (self.location, self.box_id)
+        return Cube, (self.location, self.box_id, self.branch)
 
     # --- opening ---------------------------------------------------------------------------------------------------
 
@@ -118,6 +123,38 @@ class Cube:
             create_arrays(zarr.group(store=session.store), schema)
             session.commit(f"create {self.box_id}", metadata=dict(metadata or {}))
 
+    def beside(self, branch: str, schema: Schema) -> Cube:
+        """A cube of other arrays on a branch of the same repository; made empty when it is not there."""
+        other = Cube(self.location, self.box_id, branch)
+        repository = self.repository
+        if branch not in repository.list_branches():
+            root = list(repository.ancestry(branch=MAIN))[-1].id
+            half = f"{branch}-empty"  # a creation that was cut leaves only this, and begins again
+            with contextlib.suppress(icechunk.IcechunkError):
+                repository.delete_branch(half)
+            repository.create_branch(half, root)
+            session = repository.writable_session(half)
+            create_arrays(zarr.group(store=session.store), schema)
+            repository.create_branch(branch, session.commit(f"create {self.box_id} beside"))
+            repository.delete_branch(half)
+        return other
+
+    def adopt(self, other: Cube, expected: str, now: dt.datetime) -> None:
+        """Make what another branch holds the present, if this one still points to `expected`; drop the other branch.
+
+        A tag keeps what was the present until now, so that any past answer can be given again.
+
+        Raises
+        ------
+        LostRaceError
+            Somebody published meanwhile.
+        """
+        # The tag comes first: no moment without a name for the past. A tag of a swap that was lost names nothing new.
+        self.repository.create_tag(f"{_UNTIL}{now:{_STAMP}}-{expected}", expected)
+        swap(self, other.tip(), expected)
+        other.repository.delete_branch(other.branch)
+        self.__dict__.pop("schema", None)
+
     def _has_schema(self) -> bool:
         # a creation that was cut between the repository and its first commit left a bare repository
         try:
@@ -127,20 +164,32 @@ class Cube:
             return False
 
     def tip(self) -> str:
-        """Id of the snapshot that `main` points to."""
-        return self.repository.lookup_branch(MAIN)
+        """Id of the snapshot that the branch points to."""
+        return self.repository.lookup_branch(self.branch)
 
     def session(self, as_of: str | dt.datetime | None = None) -> icechunk.Session:
         """A read-only session of the present, of a snapshot, or of a time (aware; naive is taken as UTC)."""
         if as_of is None:
-            return self.repository.readonly_session(MAIN)
+            return self.repository.readonly_session(self.branch)
         try:
             if isinstance(as_of, dt.datetime):
                 when = as_of if as_of.tzinfo else as_of.replace(tzinfo=dt.UTC)
-                return self.repository.readonly_session(MAIN, as_of=when)
+                return self._session_at(when)
             return self.repository.readonly_session(snapshot_id=as_of)
         except (icechunk.IcechunkError, ValueError) as error:
             raise NotFoundError(f"The cube of box {self.box_id!r} has no state as of {as_of}: {error}") from error
+
+    def _session_at(self, when: dt.datetime) -> icechunk.Session:
+        """What was published at a time: in the line of `main`, or in one that a changed box left behind."""
+        repository = self.repository
+        for tag in sorted(tag for tag in repository.list_tags() if tag.startswith(_UNTIL)):
+            until = dt.datetime.strptime(tag.removeprefix(_UNTIL).partition("-")[0] + "+0000", f"{_STAMP}%z")
+            if when < until:
+                found = [one.id for one in repository.ancestry(tag=tag) if one.written_at <= when]
+                if not found:
+                    raise ValueError("it is before the first commit")
+                return repository.readonly_session(snapshot_id=found[0])
+        return repository.readonly_session(self.branch, as_of=when)
 
     def group(self, as_of: str | dt.datetime | None = None) -> zarr.Group:
         """The Zarr group, read-only."""
@@ -192,6 +241,25 @@ class Cube:
         from geofield.cube.view import open_view
 
         return open_view(self, variables, start, end, as_of, chunks)
+
+
+def swap(cube: Cube, snapshot: str, expected: str) -> None:
+    """Point a cube's branch to a snapshot if it points to `expected`; `LostRaceError` when it does not."""
+    repository = cube.repository
+    lost = LostRaceError(f"Another writer published box {cube.box_id} first.")
+    try:
+        with cube.location.lock(cube.box_id):
+            # On a directory Icechunk's own check is not atomic; under the lock it is.
+            if repository.lookup_branch(cube.branch) != expected:
+                raise lost
+            repository.reset_branch(cube.branch, snapshot, from_snapshot_id=expected)
+    except icechunk.IcechunkError as error:
+        found = repository.lookup_branch(cube.branch)
+        if found == snapshot:
+            return  # the answer to a swap that was done was lost on its way
+        if found == expected:
+            raise StoreUnavailableError(f"Box {cube.box_id} could not be published: {error}") from error
+        raise lost from error
 
 
 def read_schema(group: zarr.Group) -> Schema:

@@ -50,6 +50,8 @@ class Schema:
     arrays: tuple[ArraySpec, ...]
     drift: Mapping[str, float] = field(default_factory=dict)
     """q (variance per day) of each variable with state."""
+    recipe: str = ""
+    """Digest of all that turns bands into these arrays."""
 
     def of(self, variable: str) -> dict[str, ArraySpec]:
         """role -> array of one variable."""
@@ -66,6 +68,7 @@ class Schema:
             "format": FORMAT,
             "grid": self.grid.to_dict(),
             "drift": dict(self.drift),
+            "recipe": self.recipe,
             "arrays": [
                 {
                     "name": spec.name,
@@ -89,7 +92,7 @@ class Schema:
             ArraySpec(item["name"], Encoding(item["dtype"], item["scale"]), item["role"], item["variable"])
             for item in value["arrays"]
         )
-        return cls(Grid.from_dict(value["grid"]), arrays, dict(value["drift"]))
+        return cls(Grid.from_dict(value["grid"]), arrays, dict(value["drift"]), value["recipe"])
 
 
 _LONG_NAMES = {

@@ -8,6 +8,7 @@ from geofield.pipeline.append import AppendReport, append_day, append_days
 from geofield.pipeline.boxfields import BoxFields, box_fields
 from geofield.pipeline.correct import CorrectionReport, changed_days, correct_days
 from geofield.pipeline.late import LateReport, fill_late_fields, missing_rows, reduce_days, refresh_rows
+from geofield.pipeline.rebuild import rebuild_cube
 from geofield.pipeline.run import Run
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "correct_days",
     "fill_late_fields",
     "missing_rows",
+    "rebuild_cube",
     "reduce_days",
     "refresh_rows",
 ]

@@ -18,7 +18,7 @@ from geofield.cube.view import read_digests
 from geofield.errors import LostRaceError, MissingDaysError
 from geofield.pipeline.boxfields import BoxFields
 from geofield.pipeline.days import DayInputs, day_inputs, touching
-from geofield.pipeline.layers import row_values, statistics_of, value_columns
+from geofield.pipeline.layers import check_schema, row_values, statistics_of, value_columns
 from geofield.pipeline.run import Run
 from geofield.pipeline.scenes import items_json, merge_orders
 from geofield.pipeline.tile import Carry, Outcome, TileDay, TileJob, run_tile_day
@@ -100,6 +100,7 @@ def append_days(
     """
     run = run or Run()
     check_recipe(fields.box, source.bands())
+    check_schema(fields.box, cube)
     tell = progress or (lambda days: None)
     report = AppendReport()
     tries = 0

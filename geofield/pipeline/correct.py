@@ -28,6 +28,7 @@ from geofield.errors import LostRaceError
 from geofield.pipeline.boxfields import BoxFields
 from geofield.pipeline.days import DayInputs, day_inputs, touching
 from geofield.pipeline.late import refresh_rows
+from geofield.pipeline.layers import check_schema
 from geofield.pipeline.run import Run
 from geofield.pipeline.scenes import items_json, merge_orders, remembered_counts
 from geofield.pipeline.tile import Counts, TileDay, TileJob, advanced, load_states, merged, observe_day
@@ -107,6 +108,7 @@ def correct_days(
     """
     run = run or Run()
     for number in range(_TRIES):
+        check_schema(fields.box, cube)
         head = cube.head()
         if not len(head.days) or to_day(start) > int(head.days[-1]):
             return CorrectionReport()

@@ -25,7 +25,14 @@ from geofield.encoding import IntArray
 from geofield.errors import NotFoundError
 from geofield.grid import BLOCK, Window
 from geofield.pipeline.boxfields import BoxFields
-from geofield.pipeline.layers import observation_layer, row_values, state_layers, statistics_of, value_columns
+from geofield.pipeline.layers import (
+    check_schema,
+    observation_layer,
+    row_values,
+    state_layers,
+    statistics_of,
+    value_columns,
+)
 from geofield.pipeline.run import Run
 from geofield.pipeline.tile import counting_tasks
 from geofield.recipe.state import State
@@ -198,6 +205,7 @@ def _fill(
     kind: str,
     progress: Callable[[int], None] | None,
 ) -> LateReport:
+    check_schema(fields.box, cube)
     dates = [to_date(day) for day in head.days[steps]]
     tile_digests = read_digests(cube.group(head.snapshot), steps)
     tables: list[pa.Table] = []

@@ -8,9 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from geofield.boxes import Box, Variable
+from geofield.cube.cube import Cube
 from geofield.cube.schema import ArraySpec, Schema
 from geofield.encoding import AGE, IntArray
+from geofield.errors import LostRaceError
 from geofield.grid import Grid
+from geofield.recipe.digest import recipe_digest
 from geofield.recipe.state import State, noise, sigma
 from geofield.recipe.variables import encoding_of
 from geofield.reduce.layer import Layer
@@ -30,7 +33,13 @@ def cube_schema(box: Box, grid: Grid) -> Schema:
             arrays.append(ArraySpec(f"{name}_sigma0", encoding, "sigma0", name))
             arrays.append(ArraySpec(f"{name}_age", AGE, "age", name))
     drift = {name: noise(variable)[0] for name, variable in box.variables.items() if variable.state}
-    return Schema(grid, tuple(arrays), drift)
+    return Schema(grid, tuple(arrays), drift, recipe_digest(box, grid).hex())
+
+
+def check_schema(box: Box, cube: Cube) -> None:
+    """`LostRaceError` when the cube is not (any more) that of the box: somebody changed it meanwhile."""
+    if cube.schema != cube_schema(box, box.resolved):
+        raise LostRaceError(f"Box {box.id} was changed meanwhile: its cube holds other arrays. Read the box again.")
 
 
 def statistics_of(box: Box) -> dict[str, tuple[str, ...]]:

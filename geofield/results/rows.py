@@ -20,6 +20,9 @@ from geofield.table import Snapshot, Table, quote
 OBSERVED, ALL_MASKED, NO_ACQUISITION = "observed", "all_masked", "no_acquisition"
 _KEY = [("box", pa.string()), ("field_id", pa.string()), ("field_version", pa.string()), ("date", pa.date32()),
         ("days_since_planting", pa.int32()), ("status", pa.string()), ("covered", pa.float64())]  # fmt: skip
+KEY_COLUMNS = (*(name for name, _ in _KEY), "digest")
+"""Columns of a row that are no statistics."""
+
 _TRIES = 20
 
 
@@ -155,6 +158,8 @@ class Results:
             snapshot = self.table.open()
             place = _place(rows, self._outdated(snapshot, rows))
             standing = self.table.read(snapshot, None, place)
+            if standing is not None:
+                standing = _aligned(standing, rows.schema)
             full = rows if standing is None else _with_kept(rows, standing)
             if standing is not None and _equal(standing, full):
                 return 0
@@ -203,6 +208,17 @@ def _place(rows: pa.Table, outdated: set[str]) -> str:
     rest = spans[~spans.index.isin(outdated)]
     parts += [_where(list(group.index), low, high) for (low, high), group in rest.groupby(["min", "max"])]
     return " OR ".join(f"({part})" for part in parts)
+
+
+def _aligned(standing: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows of a box as it was, with the columns of the box as it is: those that are new are null."""
+    columns = [
+        standing[item.name].cast(item.type)
+        if item.name in standing.column_names
+        else pa.nulls(len(standing), item.type)
+        for item in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def _with_kept(rows: pa.Table, standing: pa.Table) -> pa.Table:

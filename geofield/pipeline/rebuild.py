@@ -1,0 +1,75 @@
+"""A change of mind: other variables, mask, noise or grid. A new cube beside the old one, swapped in when complete."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+
+import pandas as pd
+
+from geofield.boxes import Box
+from geofield.cube.cube import Cube
+from geofield.errors import LostRaceError
+from geofield.pipeline.append import AppendReport, append_days
+from geofield.pipeline.boxfields import box_fields
+from geofield.pipeline.layers import cube_schema
+from geofield.pipeline.run import Run
+from geofield.recipe.digest import recipe_digest
+from geofield.results.rows import Results
+from geofield.source.protocol import Source
+
+PREFIX = "rebuild-"
+_TRIES = 5
+_NO_FIELDS = pd.DataFrame(
+    columns=["field_id", "version", "geometry", "crs", "planting_date", "harvest_date"], dtype=object
+)
+
+
+def rebuild_cube(
+    box: Box,
+    source: Source,
+    cube: Cube,
+    results: Results,
+    run: Run | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> AppendReport:
+    """Build the cube of a changed box beside the present one and swap it in by one compare-and-swap.
+
+    What an earlier call built is kept: a rebuild that was cut goes on where it ended. Readers see the old cube until
+    the new one holds as many days. Rows are not written here: their digests differ afterwards, and the planner finds
+    them.
+
+    Parameters
+    ----------
+    box
+        The box as it is to be, its grid resolved.
+    cube
+        The present one, of the box as it was.
+
+    Raises
+    ------
+    LostRaceError
+        Others kept extending the old cube.
+    """
+    run = run or Run()
+    schema = cube_schema(box, box.resolved)
+    report = AppendReport()
+    if cube.schema == schema:
+        return report
+    fields = box_fields(box, _NO_FIELDS)
+    for _ in range(_TRIES):
+        tip = cube.tip()
+        last = cube.head(tip).last
+        other = cube.beside(_branch(box), schema)
+        if last is not None and last >= box.start:
+            report += append_days(box.start, last, source, fields, other, results, run, progress)
+        try:
+            cube.adopt(other, tip, dt.datetime.now(dt.UTC))
+        except LostRaceError:
+            continue
+        return report
+    raise LostRaceError(f"Box {box.id} is being extended by others faster than it is rebuilt; try again.")
+
+
+def _branch(box: Box) -> str:
+    return f"{PREFIX}{recipe_digest(box, box.resolved).hex()}-{box.resolved.tile}"

@@ -1,0 +1,121 @@
+"""A box that changes its mind: a new cube beside the old one, swapped in when complete."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from geofield.boxes import Box
+from geofield.cube.cube import Cube
+from geofield.errors import LostRaceError
+from geofield.pipeline import BoxFields, append_days, box_fields, missing_rows, rebuild_cube, refresh_rows
+from geofield.results.rows import Results
+from tests.support.arraysource import ArraySource
+from tests.test_pipeline import DAY1, DAY2, DAY3, FIRST, SMALL, THIRD, A, B, Work, field_table, make_box, scene
+
+SOURCE = ArraySource(SMALL, [scene(DAY1, ndvi=FIRST, wet=FIRST / 2), scene(DAY3, ndvi=THIRD, wet=THIRD / 2)])
+CHANGES: dict[str, dict[str, Any]] = {
+    "noise": {"ndvi": {"band": "ndvi", "valid_range": [-1, 1], "state": "kalman", "q": 1e-3}},
+    "range": {"ndvi": {"band": "ndvi", "valid_range": [0.2, 1], "state": "kalman"}},
+    "precision": {"ndvi": {"band": "ndvi", "valid_range": [-1, 1], "state": "kalman", "precision": 1e-6}},
+    "no state": {"ndvi": {"band": "ndvi", "valid_range": [-1, 1]}},
+    "another variable": {
+        "ndvi": {"band": "ndvi", "valid_range": [-1, 1], "state": "kalman"},
+        "wet": {"band": "wet", "valid_range": [-1, 1], "stats": ["mean"]},
+    },
+    "a tile": {},
+}
+
+
+def changed_box(box: Box, change: str) -> Box:
+    if change == "a tile":
+        assert box.pixels is not None
+        return box.model_copy(update={"pixels": box.pixels | {"tile": 512}})
+    return Box.model_validate(box.model_dump() | {"variables": CHANGES[change]})
+
+
+def ready(box: Box) -> BoxFields:
+    return box_fields(box, field_table(A=A, B=B))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_box_equals_one_that_was_so_from_the_start(store_url: str, tmp_path: Path, change: str) -> None:
+    work = Work(store_url, make_box(SMALL))
+    new = changed_box(work.box, change)
+    fresh = Work(str(tmp_path / "fresh"), new)
+    append_days(DAY1, DAY3, SOURCE, ready(work.box), work.cube, work.results)
+    old_view, old_rows, tip = work.cube.open().load(), work.rows(), work.cube.tip()
+    before = dt.datetime.now(dt.UTC)
+
+    report = rebuild_cube(new, SOURCE, work.cube, work.results)
+    assert report.days_appended == 3
+    refresh_rows(ready(new), work.cube, work.results)
+    append_days(DAY1, DAY3, SOURCE, ready(new), fresh.cube, fresh.results)
+    rows = work.rows()[list(fresh.rows().columns)]
+    pd.testing.assert_frame_equal(rows, fresh.rows(), check_exact=True)
+    one, other = work.cube.open(), fresh.cube.open()
+    assert set(one.data_vars) == set(other.data_vars)
+    for name in other.data_vars:
+        assert np.array_equal(one[name].values, other[name].values, equal_nan=True), name
+    assert list(work.cube.repository.list_branches()) == ["main"]
+
+    for past in (tip, before):
+        then = Cube(work.location, "b").open(as_of=past).load()
+        assert then.drop_attrs().identical(old_view.drop_attrs())
+    if change != "a tile":
+        assert len(work.results.read(as_of=1)) == len(old_rows)
+    assert rebuild_cube(new, SOURCE, work.cube, work.results).days_appended == 0
+
+
+def test_a_rebuild_that_was_cut_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work(str(tmp_path / "store"), make_box(SMALL))
+    append_days(DAY1, DAY3, SOURCE, ready(work.box), work.cube, work.results)
+    new, old = changed_box(work.box, "noise"), work.cube.open().load()
+    monkeypatch.setattr("geofield.pipeline.append.WINDOW", 1)
+    from geofield.cube.attempt import Attempt
+
+    publish, published = Attempt.publish, []
+
+    def cut(self: Attempt, snapshot: str) -> None:
+        if len(published) == 2:
+            raise KeyboardInterrupt
+        published.append(snapshot)
+        publish(self, snapshot)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Attempt, "publish", cut)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild_cube(new, SOURCE, work.cube, work.results)
+    assert work.cube.open().load().drop_attrs().identical(old.drop_attrs())  # readers see the old one
+    assert rebuild_cube(new, SOURCE, Cube(work.location, "b"), work.results).days_appended == 1
+
+
+def test_days_that_come_meanwhile_are_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work(str(tmp_path / "store"), make_box(SMALL))
+    append_days(DAY1, DAY2, SOURCE, ready(work.box), work.cube, work.results)
+    adopt, raced = Cube.adopt, []
+
+    def overtaken(self: Cube, other: Cube, expected: str, now: dt.datetime) -> None:
+        if not raced:
+            raced.append(expected)
+            append_days(DAY3, DAY3, SOURCE, ready(work.box), Cube(work.location, "b"), work.results)
+        adopt(self, other, expected, now)
+
+    monkeypatch.setattr(Cube, "adopt", overtaken)
+    new = changed_box(work.box, "noise")
+    rebuild_cube(new, SOURCE, work.cube, work.results)
+    assert work.cube.head().last == DAY3
+    assert missing_rows(ready(new), work.cube, work.results)["days"].tolist() == [3, 3]
+
+
+def test_a_writer_with_the_old_box_is_told(tmp_path: Path) -> None:
+    work = Work(str(tmp_path / "store"), make_box(SMALL))
+    append_days(DAY1, DAY2, SOURCE, ready(work.box), work.cube, work.results)
+    rebuild_cube(changed_box(work.box, "another variable"), SOURCE, work.cube, work.results)
+    with pytest.raises(LostRaceError, match="was changed meanwhile"):
+        append_days(DAY3, DAY3, SOURCE, ready(work.box), Cube(work.location, "b"), Results(work.location, "b"))
