@@ -36,15 +36,12 @@ def add_boxes(
     said = {name: value for name, value in options.items() if value is not None}
     tile = said.pop("tile", None)
     before = set(box_ids(store))
-    boxes, rejected, notices = _read(store, file, said)
+    boxes, rejected, notices = _read(file, said, store.defaults if tile is None else _with_tile(store.defaults, tile))
     alone = len(boxes) + len(rejected) == 1
     added = []
     for box in boxes:
-        wanted = (
-            box if tile is None else geofield.Box.model_validate({**box.model_dump(), "grid": _with_tile(box, tile)})
-        )
         try:
-            registered = store.add_box(wanted) if max_pixels is None else store.add_box(wanted, max_pixels)
+            registered = store.add_box(box) if max_pixels is None else store.add_box(box, max_pixels)
         except GeofieldError as error:
             if alone or error.action != "fix":
                 raise
@@ -55,13 +52,13 @@ def add_boxes(
 
 
 def _read(
-    store: Store, file: Path | None, said: Mapping[str, Any]
+    file: Path | None, said: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> tuple[list[Box], list[dict[str, Any]], list[dict[str, Any]]]:
     if file is None:
-        return [geofield.box_from({}, said, store.defaults)], [], []
+        return [geofield.box_from({}, said, defaults)], [], []
     if not file.is_file():
         raise NotFoundError(f"There is no file {file}.")
-    read = geofield.read_boxes(file, file.name, said, store.defaults)
+    read = geofield.read_boxes(file, file.name, said, defaults)
     rejected = [
         {"file": file.name, "box": one.field_id, "rule": one.rule, "reason": one.reason} for one in read.rejected
     ]
@@ -69,8 +66,10 @@ def _read(
     return list(read.boxes), rejected, notices
 
 
-def _with_tile(box: Box, tile: int) -> dict[str, Any]:
-    return {**box.grid.model_dump(), "tile": tile}
+def _with_tile(defaults: Mapping[str, Any], tile: int) -> dict[str, Any]:
+    """The side of a tile has no option in the library: it comes with the defaults, so that a file still goes first."""
+    grid = defaults.get("grid") or {}
+    return {**defaults, "grid": {**({"native": True} if grid == "native" else grid), "tile": tile}}
 
 
 def _name(file: Path | None) -> str:

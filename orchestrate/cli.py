@@ -406,9 +406,20 @@ def _yaml(text: str, name: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return _as_json(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{name} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
+
+
+def _as_json(value: Any) -> Any:
+    """The value with days as text, which is what JSON has: YAML makes dates of them, also of keys."""
+    import datetime as dt
+
+    if isinstance(value, dict):
+        return {str(name): _as_json(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    return value.isoformat() if isinstance(value, dt.date) else value
 
 
 def _source(text: str | None, seed: int | None) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _EVERY_S = 5.0
+_BARS = 12
 
 
 class Progress(Protocol):
@@ -100,6 +101,7 @@ class Bars:
             console=Console(stderr=True),
         )
         self._task: TaskID | None = None
+        self._finished: list[TaskID] = []
 
     def __enter__(self) -> Self:
         self._rich.start()
@@ -127,7 +129,10 @@ class Bars:
         """Leave the bar as it stands."""
         if self._task is not None:
             self._rich.stop_task(self._task)
+            self._finished.append(self._task)
             self._task = None
+        if len(self._finished) > _BARS:  # more boxes than a terminal has lines
+            self._rich.remove_task(self._finished.pop(0))
 
 
 def for_people(as_json: bool) -> Any:
