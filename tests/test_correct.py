@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 
 from geofield.cube.attempt import Attempt
 from geofield.pipeline import append_days, changed_days, correct_days, fill_late_fields, missing_rows
-from tests.support.arraysource import ArraySource, Scene
+from geofield.testing.source import ArraySource, Scene
 from tests.test_pipeline import DAY1, DAY2, DAY3, FIRST, SMALL, THIRD, A, B, Work, make_box, scene
 
 # 300 x 600 pixels: tiles of 256 in two rows of three
@@ -86,7 +86,7 @@ def test_only_what_changed_is_read_and_written(tmp_path: Path) -> None:
     old_rows, old_objects = work.rows(), work.objects()
 
     extra = scene(DAY3, hour=12, ndvi=images[3])
-    late = ArraySource(WIDE, [*scenes, Scene(extra.time, extra.bands, "1", "extra", corner)])
+    late = ArraySource(WIDE, [*scenes, Scene(extra.time, extra.values, "1", "extra", corner)])
     assert changed_days(DAY1, late, fields, work.cube) == [DAY3]
     assert work.objects() == old_objects
     report = correct_days(DAY1, late, fields, work.cube, work.results)
@@ -138,7 +138,7 @@ def scene_sets(draw: st.DrawFn) -> list[Scene]:
             image[rng.uniform(size=WIDE.shape) < 0.3] = np.nan
             image[:, : int(rng.integers(0, 500))] = np.nan
             base = scene(day, hour, version, ndvi=image)
-            scenes.append(Scene(base.time, base.bands, version, f"{day}-{hour}", place))
+            scenes.append(Scene(base.time, base.values, version, f"{day}-{hour}", place))
     return scenes
 
 

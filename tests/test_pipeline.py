@@ -31,7 +31,7 @@ from geofield.pipeline import (
 from geofield.pipeline.layers import cube_schema
 from geofield.results.rows import Results
 from geofield.store import Location
-from tests.support.arraysource import ArraySource, Scene
+from geofield.testing.source import ArraySource, Scene
 
 DAY1, DAY2, DAY3 = (dt.date(2025, 4, day) for day in (1, 2, 3))
 NAN = np.nan

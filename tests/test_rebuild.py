@@ -15,7 +15,7 @@ from geofield.cube.cube import Cube
 from geofield.errors import LostRaceError
 from geofield.pipeline import BoxFields, append_days, box_fields, missing_rows, rebuild_cube, refresh_rows
 from geofield.results.rows import Results
-from tests.support.arraysource import ArraySource
+from geofield.testing.source import ArraySource
 from tests.test_pipeline import DAY1, DAY2, DAY3, FIRST, SMALL, THIRD, A, B, Work, field_table, make_box, scene
 
 SOURCE = ArraySource(SMALL, [scene(DAY1, ndvi=FIRST, wet=FIRST / 2), scene(DAY3, ndvi=THIRD, wet=THIRD / 2)])

@@ -115,6 +115,9 @@ class Scene:
     time: dt.datetime
     values: Mapping[str, NDArray[np.float64]]
     version: str = "1"
+    id: str = ""
+    """Default: made from the time."""
+    footprint: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class ArraySource:
     """A source over arrays given by hand, all on one grid."""
 
     geobox: GeoBox
-    scenes: tuple[Scene, ...]
+    scenes: Sequence[Scene]
     quality: tuple[str, ...] = ()
 
     def bands(self) -> tuple[str, ...]:
@@ -140,7 +143,9 @@ class ArraySource:
     def search(self, grid: Grid, start: dt.date, end: dt.date) -> list[Acquisition]:
         """The scenes of the days."""
         found = [
-            Acquisition(_scene_id(scene), scene.version, scene.time, None, {band: "array:" for band in scene.values})
+            Acquisition(
+                _scene_id(scene), scene.version, scene.time, scene.footprint, dict.fromkeys(scene.values, "array:")
+            )
             for scene in self.scenes
             if start <= scene.time.date() <= end
         ]
@@ -274,7 +279,7 @@ register_source("position", "geofield.testing.source:PositionSource.from_spec")
 
 
 def _scene_id(scene: Scene) -> str:
-    return f"scene-{scene.time:%Y%m%dT%H%M%S}"
+    return scene.id or f"scene-{scene.time:%Y%m%dT%H%M%S}"
 
 
 def _band(made: Mapping[str, NDArray[np.float64]], band: str, acquisition: Acquisition) -> NDArray[np.float64]:
