@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from geofield.errors import AccessError, ConfigurationError, NotFoundError, StoreUnavailableError, UnsafeStoreError
+from geofield.filesystem import ALLOW_OPTION, check_filesystem, directory_lock
 
 if TYPE_CHECKING:
     import icechunk
 
-_ALLOWED = frozenset({"endpoint_url", "region", "anonymous"})
+_ALLOWED = frozenset({"endpoint_url", "region", "anonymous", ALLOW_OPTION})
 _SECRET = ("key", "secret", "token", "password")
 
 
@@ -52,7 +53,7 @@ class Location:
     url
         A directory, or `s3://bucket/prefix`.
     options
-        `endpoint_url`, `region`, `anonymous`; defaults come from the AWS variables. Never credentials.
+        `endpoint_url`, `region`, `anonymous` (default: the AWS variables), `allow_network_filesystem`. No credentials.
     """
 
     url: str
@@ -119,6 +120,8 @@ class Location:
 
     def probe(self) -> None:
         """Check the guarantee that every commit relies on: `UnsafeStoreError` names the missing one."""
+        if not self.is_s3:
+            check_filesystem(Path(self.url), allowed=bool(self.options.get(ALLOW_OPTION)))
         self._objects.probe()
 
     # --- cubes and tables ------------------------------------------------------------------------------------------
@@ -169,11 +172,7 @@ class Location:
         if self.is_s3:
             yield
             return
-        from filelock import FileLock
-
-        path = Path(self.url) / ".locks" / f"{name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path):
+        with directory_lock(Path(self.url), name, allowed=bool(self.options.get(ALLOW_OPTION))):
             yield
 
     @property
