@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from geofield.errors import ConfigurationError, GeofieldError
+from orchestrate.optionvalues import file_text, mapping_of, source_of, variables_of
 
 if TYPE_CHECKING:
     from geofield import Store
@@ -172,7 +173,7 @@ def init(store: str | None, defaults: Path | None, as_json: bool) -> int:
     from geofield.errors import NotFoundError
 
     url = _named(store)
-    said = None if defaults is None else _mapping(_file_text(defaults), f"--defaults {defaults}")
+    said = None if defaults is None else mapping_of(file_text(defaults), f"--defaults {defaults}")
     try:
         geofield.open_store(url)
         is_new = False
@@ -213,8 +214,8 @@ def add_box(words: tuple[str, ...], as_json: bool, **said: Any) -> int:
         raise ConfigurationError(f"add-box takes one file; got {', '.join(str(file) for file in files)}.")
     max_pixels = settings(max_pixels=said.pop("max_pixels")).max_pixels
     options = {"id": said.pop("box_id"), **said}
-    options["source"] = _source(said["source"], options.pop("seed"))
-    options["variables"] = _variables(said["variables"])
+    options["source"] = source_of(said["source"], options.pop("seed"))
+    options["variables"] = variables_of(said["variables"])
     with _without_warnings():
         result = add_boxes(_open(url), files[0] if files else None, options, max_pixels)
     if as_json:
@@ -241,7 +242,7 @@ def submit(words: tuple[str, ...], as_: str, as_json: bool, **said: Any) -> int:
     from dataclasses import asdict
 
     from orchestrate.inbox import submit as put
-    from orchestrate.inbox import waiting
+    from orchestrate.inboxfiles import waiting
 
     url, files = _store_and_files(words)
     if not files:
@@ -382,64 +383,6 @@ def _write_rows(rows: Any, format_: str, out: Path | None) -> None:
         out.write_bytes(data)
     except OSError as error:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}.") from error
-
-
-# --- values of options -----------------------------------------------------------------------------------------------
-
-
-def _file_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error
-
-
-def _mapping(text: str, name: str) -> dict[str, Any]:
-    value = _yaml(text, name)
-    if not isinstance(value, dict):
-        raise ConfigurationError(f"{name} has to be a mapping, such as {{key: value}}; got {text[:80]!r}.")
-    return value
-
-
-def _yaml(text: str, name: str) -> Any:
-    """YAML; JSON is a part of it."""
-    import yaml
-
-    try:
-        return _as_json(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{name} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
-
-
-def _as_json(value: Any) -> Any:
-    """The value with days as text, which is what JSON has: YAML makes dates of them, also of keys."""
-    import datetime as dt
-
-    if isinstance(value, dict):
-        return {str(name): _as_json(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_as_json(item) for item in value]
-    return value.isoformat() if isinstance(value, dt.date) else value
-
-
-def _source(text: str | None, seed: int | None) -> dict[str, Any] | None:
-    value = None if text is None else _yaml(text, "--source")
-    if isinstance(value, str):
-        value = {"type": value}
-    if value is not None and not isinstance(value, dict):
-        raise ConfigurationError(f"--source is a type or a mapping such as {{type: simulated}}; got {text!r}.")
-    if seed is None:
-        return value
-    if value is not None and value.get("type") != "simulated":
-        raise ConfigurationError(f"--seed belongs to a simulated source; --source is {text!r}.")
-    return {**(value or {"type": "simulated"}), "seed": seed}
-
-
-def _variables(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    is_file = "\n" not in text and "{" not in text and Path(text).is_file()
-    return _mapping(_file_text(Path(text)) if is_file else text, "--variables")
 
 
 if __name__ == "__main__":

@@ -8,33 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import hashlib
-import io
 import json
 import traceback
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import geofield
 from geofield.errors import ConfigurationError, GeofieldError, NotFoundError
 from orchestrate.boxlist import readable_boxes
+from orchestrate.inboxfiles import (
+    KINDS,
+    LEFT_BEHIND,
+    OPTIONS,
+    SHAPEFILE,
+    TRIES,
+    WHY,
+    Kind,
+    Waiting,
+    content_of,
+    fitting,
+    now,
+    numbered,
+    options_of,
+    waiting,
+)
 from orchestrate.work import InboxCounts, fault
 
 if TYPE_CHECKING:
     from geofield import Run, Store
-
-Kind = Literal["boxes", "fields"]
-
-OPTIONS = ".options.json"
-WHY = ".why.json"
-KINDS: tuple[Kind, ...] = ("boxes", "fields")  # boxes first: fields of the same inbox may lie in them
-_NAME_BYTES = 190  # file systems take 255; a time, a number and an ending are added
-_SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx")
-_LEFT_BEHIND = dt.timedelta(days=1)
-_TRIES = 1000
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,6 @@ class InboxReport:
     errors: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """A file in the inbox."""
-
-    kind: Kind
-    key: str
-    name: str
-    size: int
-    arrived: dt.datetime
-
-
 # --- putting files there ---------------------------------------------------------------------------------------------
 
 
@@ -127,7 +119,7 @@ def submit(
     chosen = _without_siblings([Path(path) for path in paths])
     for path in chosen:
         _check_path(path)
-    return [_put(store, as_, path, *_content(path), said) for path in chosen]
+    return [_put(store, as_, path, *content_of(path), said) for path in chosen]
 
 
 def _plain(value: Any) -> Any:
@@ -140,7 +132,7 @@ def _without_siblings(paths: Sequence[Path]) -> list[Path]:
     return [
         path
         for path in paths
-        if path.suffix.lower() == ".shp" or path.suffix.lower() not in _SHAPEFILE or path.with_suffix("") not in shapes
+        if path.suffix.lower() == ".shp" or path.suffix.lower() not in SHAPEFILE or path.with_suffix("") not in shapes
     ]
 
 
@@ -155,105 +147,20 @@ def _check_path(path: Path) -> None:
         raise ConfigurationError(f"{path.name} ends like a file of the inbox's own ({OPTIONS}, {WHY}); rename it.")
 
 
-def _content(path: Path) -> tuple[str, bytes]:
-    """Name in the inbox, and bytes."""
-    try:
-        if path.suffix.lower() == ".shp":
-            return f"{path.stem}.zip", _zipped(path)
-        return path.name, path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def _zipped(shape: Path) -> bytes:
-    """A shapefile as one zip, the same bytes for the same content."""
-    parts = sorted(
-        part for part in shape.parent.iterdir() if part.stem == shape.stem and part.suffix.lower() in _SHAPEFILE
-    )
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for part in parts:
-            archive.writestr(zipfile.ZipInfo(part.name), part.read_bytes(), zipfile.ZIP_DEFLATED)
-    return buffer.getvalue()
-
-
 def _put(store: Store, kind: Kind, path: Path, name: str, data: bytes, options: Mapping[str, Any]) -> Submitted:
     """The options first, then the file: who finds the file finds its options."""
-    name = _fitting(name)
-    for number in range(1, _TRIES):
-        key = f"inbox/{kind}/{_numbered(name, number)}"
+    name = fitting(name)
+    for number in range(1, TRIES):
+        key = f"inbox/{kind}/{numbered(name, number)}"
         sidecar = key + OPTIONS
-        text = json.dumps({"options": dict(options), "submitted": _now().isoformat()}, ensure_ascii=False, indent=1)
-        if not store.location.create(sidecar, text.encode()) and _options(store, sidecar) != options:
+        text = json.dumps({"options": dict(options), "submitted": now().isoformat()}, ensure_ascii=False, indent=1)
+        if not store.location.create(sidecar, text.encode()) and options_of(store, sidecar) != options:
             continue
         if store.location.create(key, data):
             return Submitted(str(path), key, True)
         if store.location.read(key) == data:
             return Submitted(str(path), key, False)
-    raise ConfigurationError(f"The inbox holds {_TRIES - 1} files of the name {name!r}; run `geofield run` first.")
-
-
-def _numbered(name: str, number: int) -> str:
-    if number == 1:
-        return name
-    stem, dot, suffix = name.partition(".")
-    return f"{stem}~{number}{dot}{suffix}"
-
-
-def _fitting(name: str) -> str:
-    """The name; one that is too long for a file system is cut, and stays apart from others cut alike."""
-    if len(name.encode()) <= _NAME_BYTES:
-        return name
-    suffix = PurePosixPath(name).suffix[:20]
-    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
-    stem = name.encode()[: _NAME_BYTES - len(suffix.encode()) - 9].decode(errors="ignore")
-    return f"{stem}~{digest}{suffix}"
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
-
-
-# --- what waits there ------------------------------------------------------------------------------------------------
-
-
-def waiting(store: Store) -> list[Waiting]:
-    """The files that wait, boxes first, then in the order in which they arrived."""
-    return [one for kind in KINDS for one in sorted(_waiting(store, kind), key=lambda one: (one.arrived, one.key))]
-
-
-def _waiting(store: Store, kind: Kind) -> Iterator[Waiting]:
-    infos = store.location.list(f"inbox/{kind}")
-    keys = {info.key for info in infos}
-    for info in infos:
-        name = info.key.removeprefix(f"inbox/{kind}/")
-        hidden = any(part.startswith(".") for part in name.split("/"))
-        if not name or hidden or name.endswith(("/", OPTIONS)):
-            continue
-        arrived = _submitted(store, info.key + OPTIONS) if info.key + OPTIONS in keys else None
-        yield Waiting(kind, info.key, name.replace("/", "_"), info.size, arrived or info.modified)
-
-
-def _submitted(store: Store, sidecar: str) -> dt.datetime | None:
-    """When a file was submitted: to the microsecond, where S3 tells the second only."""
-    try:
-        return dt.datetime.fromisoformat(json.loads(store.location.read(sidecar))["submitted"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _options(store: Store, sidecar: str) -> dict[str, Any]:
-    """The options kept beside a file; none where there are none."""
-    try:
-        value = json.loads(store.location.read(sidecar))
-    except NotFoundError:
-        return {}
-    except ValueError as error:
-        raise ConfigurationError(f"{sidecar} is not JSON: {error}") from error
-    options = value.get("options", {}) if isinstance(value, dict) else None
-    if not isinstance(options, dict):
-        raise ConfigurationError(f'{sidecar} has to hold {{"options": {{...}}}}.')
-    return options
+    raise ConfigurationError(f"The inbox holds {TRIES - 1} files of the name {name!r}; run `geofield run` first.")
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -308,7 +215,7 @@ def read_inbox(store: Store, run: Run, report: InboxReport | None = None) -> Inb
 def _take(store: Store, run: Run, one: Waiting) -> _Outcome:
     """What a file holds is safe when this returns. Only what may succeed later is raised."""
     try:
-        options = _options(store, one.key + OPTIONS)
+        options = options_of(store, one.key + OPTIONS)
         data = store.location.read(one.key)
         return (_take_boxes if one.kind == "boxes" else _take_fields)(store, run, one, data, options)
     except GeofieldError as error:
@@ -386,7 +293,7 @@ def _told(one: Waiting, item: Any) -> Told:
 def _target(one: Waiting, folder: str) -> str:
     """Where a file goes: named after its arrival, so that a rerun after a crash goes to the same place."""
     arrived = one.arrived.astimezone(dt.UTC)
-    return f"inbox/{folder}/{arrived:%Y%m%dT%H%M%SZ}-{_fitting(one.name)}"
+    return f"inbox/{folder}/{arrived:%Y%m%dT%H%M%SZ}-{fitting(one.name)}"
 
 
 def _move(store: Store, run: Run, one: Waiting, outcome: _Outcome) -> None:
@@ -413,14 +320,14 @@ def _move(store: Store, run: Run, one: Waiting, outcome: _Outcome) -> None:
 
 def _free(store: Store, target: str, data: bytes) -> str:
     folder, _, name = target.rpartition("/")
-    for number in range(1, _TRIES):
-        key = f"{folder}/{_numbered(name, number)}"
+    for number in range(1, TRIES):
+        key = f"{folder}/{numbered(name, number)}"
         try:
             if store.location.read(key) == data:
                 return key
         except NotFoundError:
             return key
-    raise ConfigurationError(f"{target} and {_TRIES - 2} numbers after it are taken.")
+    raise ConfigurationError(f"{target} and {TRIES - 2} numbers after it are taken.")
 
 
 def _sweep(store: Store) -> None:
@@ -430,5 +337,5 @@ def _sweep(store: Store) -> None:
         keys = {info.key for info in infos}
         for info in infos:
             alone = info.key.endswith(OPTIONS) and info.key.removesuffix(OPTIONS) not in keys
-            if alone and _now() - info.modified > _LEFT_BEHIND:
+            if alone and now() - info.modified > LEFT_BEHIND:
                 store.location.delete(info.key)

@@ -17,6 +17,8 @@ _LEFT = frozenset(
      "reason", "run", "status", "last day")
 )  # fmt: skip
 
+_WHOLE = frozenset(("date", "status", "run", "until", "start", "last day"))  # not cut where there is little room
+
 
 def console() -> Console:
     """Stdout, as wide as the terminal."""
@@ -33,7 +35,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], title: str 
 
     made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for heading in headings:
-        made.add_column(heading, justify="left" if heading in _LEFT else "right", overflow="fold")
+        made.add_column(
+            heading, justify="left" if heading in _LEFT else "right", overflow="fold", no_wrap=heading in _WHOLE
+        )
     for row in rows:
         made.add_row(*(Text(printable(value)) for value in row))
     return made

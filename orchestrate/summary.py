@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any
 
-from orchestrate.inbox import KINDS, WHY, waiting
+from orchestrate.inboxfiles import KINDS, WHY, waiting
 from orchestrate.plan import plan
 from orchestrate.receipt import rates, recent_receipts
 from orchestrate.state import BoxState, gather

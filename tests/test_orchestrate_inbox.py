@@ -14,7 +14,8 @@ import shapely
 import geofield
 from geofield import Run, Store
 from geofield.errors import ConfigurationError, NotFoundError, StoreUnavailableError
-from orchestrate.inbox import InboxReport, read_inbox, submit, waiting
+from orchestrate.inbox import InboxReport, read_inbox, submit
+from orchestrate.inboxfiles import waiting
 from tests.support.smallstore import box, feature, make_store, write_fields
 
 
