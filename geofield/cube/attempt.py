@@ -155,12 +155,22 @@ class Attempt:
         Raises
         ------
         LostRaceError
-            `main` is no longer where the attempt began.
+            `main` is no longer where the attempt began, or the attempt was swept away as a dead one.
         """
         try:
+            self._check_alive(snapshot)
             swap(self.cube, snapshot, self.base)
         finally:
             self.abandon()
+
+    def _check_alive(self, snapshot: str) -> None:
+        # what a swept attempt wrote may be collected as garbage at any moment: it must not become the present
+        try:
+            alive = self.cube.repository.lookup_branch(self.branch) == snapshot
+        except icechunk.IcechunkError:
+            alive = False
+        if not alive:
+            raise LostRaceError(f"The attempt {self.branch} took so long that it was swept away as a dead one.")
 
     def abandon(self) -> None:
         """Remove the branch; what nobody can see is freed by the garbage collection."""
