@@ -354,6 +354,36 @@ def series(
     return DONE
 
 
+@cli.command()
+@_store_argument
+@click.option("--box", metavar="ID", required=True, help="Id of the box.")
+@click.option("--zarr", is_flag=True, help="cube.zarr: the cube as plain Zarr, one step per date.")
+@click.option("--cog", is_flag=True, help="latest.tif: the newest day with imagery.")
+@click.option("--fields", is_flag=True, help="fields.parquet: the fields and their polygons.")
+@_json_option
+def publish(store: str | None, box: str, zarr: bool, cog: bool, fields: bool, as_json: bool) -> int:
+    """Bring the copies of a box for other tools up to date, under published/ in the store; default all of them."""
+    from dataclasses import asdict
+
+    from geofield.pipeline import publish as bring_up_to_date
+
+    chosen = {"zarr": zarr, "cog": cog, "fields": fields}
+    if not any(chosen.values()):
+        chosen = dict.fromkeys(chosen, True)
+    with _without_warnings():
+        opened = _open(store)
+        one = opened.box(box)
+        table = opened.place(opened.registry.current(), {box: one}).table
+        result = asdict(bring_up_to_date(opened.location, one, opened.cube(box), table, **chosen))
+    if as_json:
+        _print_json(result)
+    else:
+        from orchestrate.show import show_published
+
+        show_published(opened.url, result)
+    return DONE
+
+
 def _format_of(out: Path | None) -> str:
     """The format that a file's name asks for."""
     suffix = "" if out is None else out.suffix.lower().lstrip(".")

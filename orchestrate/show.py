@@ -207,6 +207,20 @@ def show_status(status: Mapping[str, Any]) -> None:
     _show_errors(out, status["errors"])
 
 
+def show_published(url: str, result: Mapping[str, Any]) -> None:
+    """Which copies there are now, and what bringing them up to date wrote."""
+    out = console()
+    folder = printable(f"{url}/published/{result['box']}")
+    if (zarr := result["zarr"]) is not None:
+        written = f"{many(zarr['days_written'], 'day')} written, {size(zarr['bytes_written'])}"
+        out.print(f"{folder}/cube.zarr: {many(zarr['days'], 'day')}, {written}")
+    for name in ("cog", "fields"):
+        if (one := result[name]) is not None:
+            of = "" if one["date"] is None else f" of {one['date']}"
+            state = "written" if one["is_new"] else "was up to date"
+            out.print(f"{printable(url)}/{one['key']}{of}: {size(one['bytes'])}, {state}")
+
+
 def show_rows(frame: Any, columns: Mapping[str, str]) -> None:
     """A field's rows."""
     out = console()

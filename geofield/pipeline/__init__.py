@@ -8,6 +8,7 @@ from geofield.pipeline.append import AppendReport, append_day, append_days
 from geofield.pipeline.boxfields import BoxFields, box_fields
 from geofield.pipeline.correct import CorrectionReport, changed_days, correct_days
 from geofield.pipeline.late import LateReport, fill_late_fields, missing_rows, reduce_days, refresh_rows
+from geofield.pipeline.publish import PublishReport, publish
 from geofield.pipeline.rebuild import rebuild_cube
 from geofield.pipeline.run import Run
 
@@ -16,6 +17,7 @@ __all__ = [
     "BoxFields",
     "CorrectionReport",
     "LateReport",
+    "PublishReport",
     "Run",
     "append_day",
     "append_days",
@@ -24,6 +26,7 @@ __all__ = [
     "correct_days",
     "fill_late_fields",
     "missing_rows",
+    "publish",
     "rebuild_cube",
     "reduce_days",
     "refresh_rows",
