@@ -1,4 +1,4 @@
-"""Peak memory of one day of a box of 10,980 x 10,980 pixels, two threads: `python benchmarks/memory.py [side] [fields]`.
+"""Peak memory of one day of a large box with two threads: `python benchmarks/memory.py [side] [fields]`.
 
 Prints the peak of the process (resident set) after a first day and after a second one, which starts from the first's
 state. The limit is 3 GB.

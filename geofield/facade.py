@@ -102,7 +102,7 @@ class Store:
             if standing != resolved:
                 raise BoxError(
                     f"Box {box.id!r} is in the store already, with other {_difference(standing, resolved)}. "
-                    "Give the new one another id."
+                    "Give the new one another id, or change this one with --replace."
                 )
         self.cube(box.id).create(cube_schema(resolved, grid), Run().metadata("create", []))
         return resolved
@@ -275,9 +275,8 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
 
 
 def _of_today(rows: pd.DataFrame, box: Box) -> pd.DataFrame:
-    values = set(value_columns(box))
-    known = [name for name in rows.columns if name in values or name in KEY_COLUMNS]
-    return rows[known]
+    *first, last = KEY_COLUMNS
+    return rows[[name for name in (*first, *value_columns(box), last) if name in rows.columns]]
 
 
 def _difference(one: Box, other: Box) -> str:

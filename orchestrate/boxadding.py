@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def add_boxes(
-    store: Store, file: Path | None, options: Mapping[str, Any], max_pixels: int | None = None
+    store: Store,
+    file: Path | None,
+    options: Mapping[str, Any],
+    max_pixels: int | None = None,
+    *,
+    replace: bool = False,
 ) -> dict[str, Any]:
     """Register the boxes of a file, or the one that the options describe.
 
@@ -23,6 +28,8 @@ def add_boxes(
     ----------
     options
         Names as on the command line; None: nothing said.
+    replace
+        A box that is there already is to be as described now.
 
     Returns
     -------
@@ -41,7 +48,8 @@ def add_boxes(
     added = []
     for box in boxes:
         try:
-            registered = store.add_box(box) if max_pixels is None else store.add_box(box, max_pixels)
+            register = store.change_box if replace and box.id in before else store.add_box
+            registered = register(box) if max_pixels is None else register(box, max_pixels)
         except GeofieldError as error:
             if alone or error.action != "fix":
                 raise

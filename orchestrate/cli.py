@@ -119,6 +119,11 @@ def _until_option(command: Command) -> Command:
     return click.option("--until", metavar="DATE", help="Last day, included; default today (UTC).")(command)
 
 
+def _look_back_option(command: Command) -> Command:
+    text = "Days before the cube's last that are compared with what the source offers now; default 30."
+    return click.option("--look-back", metavar="DAYS", type=click.IntRange(0), help=text)(command)
+
+
 def _open(url: str | None) -> Store:
     import geofield
 
@@ -203,6 +208,8 @@ def init(store: str | None, defaults: Path | None, as_json: bool) -> int:
 @click.option("--variables", metavar="FILE|JSON|YAML", help="What is derived from the bands.")
 @click.option("--settle-days", type=int, help="Days held back, because the provider may still fill them.")
 @click.option("--max-pixels", type=int, help="Refuse larger boxes; default 500,000,000 pixels a day.")
+@click.option("--replace", is_flag=True,
+              help="Change a box that is there: the next run builds its new cube beside the old one.")  # fmt: skip
 @_json_option
 def add_box(words: tuple[str, ...], as_json: bool, **said: Any) -> int:
     """Register boxes: the file first, then the options, then the store's defaults."""
@@ -213,11 +220,12 @@ def add_box(words: tuple[str, ...], as_json: bool, **said: Any) -> int:
     if len(files) > 1:
         raise ConfigurationError(f"add-box takes one file; got {', '.join(str(file) for file in files)}.")
     max_pixels = settings(max_pixels=said.pop("max_pixels")).max_pixels
+    replace = said.pop("replace")
     options = {"id": said.pop("box_id"), **said}
     options["source"] = source_of(said["source"], options.pop("seed"))
     options["variables"] = variables_of(said["variables"])
     with _without_warnings():
-        result = add_boxes(_open(url), files[0] if files else None, options, max_pixels)
+        result = add_boxes(_open(url), files[0] if files else None, options, max_pixels, replace=replace)
     if as_json:
         _print_json(result)
     else:
@@ -261,15 +269,17 @@ def submit(words: tuple[str, ...], as_: str, as_json: bool, **said: Any) -> int:
 @cli.command()
 @_store_argument
 @_until_option
+@_look_back_option
 @_json_option
-def plan(store: str | None, until: str | None, as_json: bool) -> int:
+def plan(store: str | None, until: str | None, look_back: int | None, as_json: bool) -> int:
     """Show what a run would do, with tasks, bytes and a time estimate. Changes nothing."""
     from orchestrate.config import parse_until, settings
     from orchestrate.summary import planned
 
-    day = parse_until(until if until is not None else settings().until)
+    held = settings(look_back=look_back)
+    day = parse_until(until if until is not None else held.until)
     with _without_warnings():
-        result = planned(_open(store), day)
+        result = planned(_open(store), day, held.look_back)
     if as_json:
         _print_json(result)
     else:
@@ -284,15 +294,16 @@ def plan(store: str | None, until: str | None, as_json: bool) -> int:
 @_until_option
 @click.option("--cluster", metavar="threads|local|kube|tcp://..", help="Where the work runs; default threads.")
 @click.option("--workers", metavar="N|MIN:MAX", help="How many; default one for each CPU.")
+@_look_back_option
 @_json_option
-def run(store: str | None, until: str | None, cluster: str | None, workers: str | None, as_json: bool) -> int:
+def run(store: str | None, until: str | None, as_json: bool, **said: Any) -> int:
     """Read the inbox, append the missing days, fill late fields, write rows."""
     from orchestrate.cluster import check_kind
     from orchestrate.config import parse_until, settings
     from orchestrate.progress import for_people
     from orchestrate.run import run as run_store
 
-    held = settings(until=None if until is None else parse_until(until), cluster=cluster, workers=workers)
+    held = settings(until=None if until is None else parse_until(until), **said)
     day = parse_until(held.until)
     check_kind(held.cluster)
     with _without_warnings():

@@ -9,11 +9,13 @@ from orchestrate.work import (
     Append,
     BoxExtent,
     BoxProgress,
+    Correct,
     CubeDays,
     FieldDays,
     FillLate,
     Gap,
     Rates,
+    Rebuild,
     Reduce,
     Remove,
     Step,
@@ -54,7 +56,15 @@ def plan(
     for box_id in sorted(boxes):
         box, cube = boxes[box_id], cubes.get(box_id, CubeDays())
         there = fields.get(box_id, ())
-        steps += _mending_steps(box, cube, there, progress.get(box_id, BoxProgress()), known)
+        done = progress.get(box_id, BoxProgress())
+        if done.is_pending:
+            # every row and every day follows from the new cube: the rest is planned when it is there
+            steps.append(
+                Rebuild(box.id, cube.days, cube.days * box.tiles, _times(known.per_pixel_day, cube.days * box.pixels))
+            )
+            continue
+        steps += _mending_steps(box, cube, there, done, known)
+        steps += _correction_steps(box, done, known)
         steps += _append_steps(box, cube, there, until, known)
     return steps
 
@@ -62,6 +72,13 @@ def plan(
 def last_day(box: BoxExtent, until: dt.date) -> dt.date:
     """The last day that a run until `until` appends: later ones may still be filling at the provider."""
     return until - box.settle_days * _DAY
+
+
+def _correction_steps(box: BoxExtent, progress: BoxProgress, rates: Rates) -> list[Step]:
+    if not progress.changed:
+        return []
+    days = len(progress.changed)
+    return [Correct(box.id, min(progress.changed), days, _times(rates.per_pixel_day, days * box.pixels))]
 
 
 def _append_steps(

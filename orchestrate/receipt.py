@@ -34,6 +34,9 @@ class Late:
             setattr(self, name, getattr(self, name) + getattr(report, name))
 
 
+_COUNTS = ("days_appended", "days_amended", "source_reads", "source_bytes", "cube_objects_written", "rows_written")
+
+
 @dataclass
 class BoxReceipt:
     """What a run did in one box.
@@ -69,9 +72,9 @@ class BoxReceipt:
     seconds: dict[str, float] = field(default_factory=lambda: {"append": 0.0, "late": 0.0})
 
     def add_append(self, report: Any) -> None:
-        """Take over the counts of an append."""
-        for name in ("days_appended", "source_reads", "source_bytes", "cube_objects_written", "rows_written"):
-            setattr(self, name, getattr(self, name) + getattr(report, name))
+        """Take over the counts of an append or a correction."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(report, name, 0))
 
     def add_fill(self, report: Any, mended: bool) -> None:
         """Take over the counts of a fill from the cube."""

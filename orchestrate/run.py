@@ -8,7 +8,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +21,7 @@ from orchestrate.plan import last_day, plan
 from orchestrate.progress import Progress, Silent
 from orchestrate.receipt import BoxReceipt, Receipt, write_receipt
 from orchestrate.state import BoxState, gather_box
-from orchestrate.work import Append, FillLate, Reduce, Remove, Step, fault, may_succeed_later
+from orchestrate.work import Append, Correct, FillLate, Rebuild, Reduce, Remove, Step, fault, may_succeed_later
 
 if TYPE_CHECKING:
     import os
@@ -45,6 +45,7 @@ def run(
     *,
     cluster: str | None = None,
     workers: int | tuple[int, int] | None = None,
+    look_back: int | None = None,
     progress: Progress | None = None,
     settings: Settings | None = None,
 ) -> dict[str, Any]:
@@ -64,6 +65,8 @@ def run(
         A Dask client, or what `orchestrate.cluster.connect` yields.
     cluster, workers
         Opened for this run when no `client` is given; see `orchestrate.cluster.connect`.
+    look_back
+        Days before the cube's last that are compared with what the source offers now.
     progress
         Told what happens.
     settings
@@ -81,7 +84,7 @@ def run(
     from orchestrate.config import parse_until
     from orchestrate.config import settings as read_settings
 
-    held = settings or read_settings(cluster=cluster, workers=workers)
+    held = settings or read_settings(cluster=cluster, workers=workers, look_back=look_back)
     last = parse_until(until if until is not None else held.until)
     opened = store if isinstance(store, geofield.Store) else geofield.open_store(store)
     with contextlib.ExitStack() as stack:
@@ -179,7 +182,10 @@ class _Runner:
 
     def _rounds(self, box_id: str, result: _BoxResult) -> None:
         """Look, plan, do; and look again when something was tried twice or another writer was at work."""
-        state = self._retrying(partial(gather_box, self.store, box_id), result)
+        state = self._look(box_id, result)
+        if state.progress.is_pending:
+            self._rebuild(self._plan(state)[0], result)
+            state = self._look(box_id, result)
         end = last_day(state.box, self.until)
         result.receipt.days_present = (
             0 if state.cube.last is None else _days(state.box.start, min(state.cube.last, end))
@@ -189,9 +195,12 @@ class _Runner:
             self._do(self._plan(state), state, result)
             if not result.is_disturbed or result.errors:
                 break
-            state = self._retrying(partial(gather_box, self.store, box_id), result)
+            state = self._look(box_id, result)
         if result.receipt.did_something and not result.errors:
             self._write_hint(state, max(end, state.cube.last or end))
+
+    def _look(self, box_id: str, result: _BoxResult) -> BoxState:
+        return self._retrying(partial(gather_box, self.store, box_id, self.settings.look_back), result)
 
     def _plan(self, state: BoxState) -> list[Step]:
         name = state.box.id
@@ -206,7 +215,9 @@ class _Runner:
                     self._append(step, state, result)
                 elif isinstance(step, Remove):
                     self._remove(step, result)
-                else:
+                elif isinstance(step, Correct):
+                    self._correct(step, state, result)
+                elif isinstance(step, FillLate | Reduce):
                     self._fill(step, state, result)
             except Exception as error:
                 self._fail(step.box, error, result)
@@ -251,6 +262,30 @@ class _Runner:
             else:
                 report = self._retrying(partial(fill_late_fields, *where, self.progress.advance), result)
         result.receipt.add_fill(report, mended=isinstance(step, Reduce))
+
+    def _correct(self, step: Correct, state: BoxState, result: _BoxResult) -> None:
+        from geofield.pipeline import correct_days
+
+        store, box_id = self.store, step.box
+        where = store.source(box_id), state.ready, store.cube(box_id), store.results(box_id), self.work
+        result.at = step.start
+        with self._shown(f"{box_id}: corrections", step.days, "days"), _timed(result.receipt, "correct"):
+            result.receipt.add_append(self._retrying(partial(correct_days, step.start, *where), result))
+            self.progress.advance(step.days)
+
+    def _rebuild(self, step: Step, result: _BoxResult) -> None:
+        from geofield.pipeline import rebuild_cube
+
+        store, box_id = self.store, step.box
+        box = store.pending_change(box_id)
+        if box is None or not isinstance(step, Rebuild):
+            return
+        where = box, geofield.open_source(box.source), store.cube(box_id), store.results(box_id), self.work
+        with self._shown(f"{box_id}: new cube", step.days, "days"), _timed(result.receipt, "rebuild"):
+            report = self._retrying(partial(rebuild_cube, *where, self.progress.advance), result)
+        store.finish_change(box)
+        result.receipt.add_append(replace(report, days_appended=0, days_present=0))
+        result.receipt.days_amended += report.days_appended
 
     def _remove(self, step: Remove, result: _BoxResult) -> None:
         remove = partial(self.store.results(step.box).remove, step.fields, self.work.metadata("remove", []))
@@ -318,7 +353,7 @@ def _timed(receipt: BoxReceipt, kind: str) -> Iterator[None]:
     try:
         yield
     finally:
-        receipt.seconds[kind] = round(receipt.seconds[kind] + time.perf_counter() - began, 3)
+        receipt.seconds[kind] = round(receipt.seconds.get(kind, 0.0) + time.perf_counter() - began, 3)
 
 
 def _days(first: dt.date, last: dt.date) -> int:

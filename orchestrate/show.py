@@ -107,7 +107,9 @@ def show_plan(result: Mapping[str, Any]) -> None:
     out = console()
     names = {
         "append": "append days",
+        "correct": "correct days",
         "fill_late": "fill late fields",
+        "rebuild": "build a changed box anew",
         "reduce": "rewrite rows",
         "remove": "remove rows",
     }
@@ -136,7 +138,9 @@ def show_plan(result: Mapping[str, Any]) -> None:
 
 
 def _span(step: Mapping[str, Any]) -> str | None:
-    return f"{step['start']} to {step['end']}" if "start" in step else None
+    if "start" not in step:
+        return None
+    return f"{step['start']} to {step['end']}" if "end" in step else f"from {step['start']}"
 
 
 def show_receipt(receipt: Mapping[str, Any]) -> None:
@@ -145,10 +149,11 @@ def show_receipt(receipt: Mapping[str, Any]) -> None:
     boxes = receipt["boxes"]
     worked = {name: one for name, one in boxes.items() if _total(one)}
     if worked:
-        headings = ("box", "days appended", "there before", "reads", "read", "rows", "late fields", "late field-days",
+        headings = ("box", "days appended", "amended", "there before", "reads", "read", "rows", "late fields", "late field-days",
                     "late source reads", "time")  # fmt: skip
         rows = [
-            (name, one["days_appended"], one["days_present"], one["source_reads"], size(one["source_bytes"]),
+            (name, one["days_appended"], one["days_amended"], one["days_present"],
+             one["source_reads"], size(one["source_bytes"]),
              one["rows_written"], one["late"]["fields"] + one["mended"]["fields"],
              one["late"]["field_days"] + one["mended"]["field_days"], one["late"]["source_reads"],
              duration(sum(one["seconds"].values())))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import geofield
@@ -84,24 +84,48 @@ class Existing:
         return {name: state.progress for name, state in self.states.items()}
 
 
-def gather(store: Store) -> Existing:
-    """Look at every box; one that cannot be read is a failure of its own."""
+def gather(store: Store, look_back: int = 0) -> Existing:
+    """Look at every box; one that cannot be read is a failure of its own. See `gather_box`."""
     existing = Existing()
     for box_id in box_ids(store):
         try:
-            existing.states[box_id] = gather_box(store, box_id)
+            existing.states[box_id] = gather_box(store, box_id, look_back)
         except (GeofieldError, ValueError, OSError, LookupError) as error:
             existing.failures[box_id] = error
     return existing
 
 
-def gather_box(store: Store, box_id: str) -> BoxState:
-    """Look at one box."""
+def gather_box(store: Store, box_id: str, look_back: int = 0) -> BoxState:
+    """Look at one box.
+
+    Parameters
+    ----------
+    look_back
+        How many of the cube's last days are compared with what the source offers now.
+    """
     box = store.box(box_id)
     head = store.cube(box_id).head()
     ready = store.box_fields(box_id)
     cube = CubeDays(head.first, head.last, int(head.acquired.sum()))
-    return BoxState(extent(store, box), cube, tuple(_field_days(ready)), _progress(store, box_id, ready, cube), ready)
+    progress = replace(
+        _progress(store, box_id, ready, cube),
+        changed=_changed(store, ready, cube, look_back),
+        is_pending=store.pending_change(box_id) is not None,
+    )
+    return BoxState(extent(store, box), cube, tuple(_field_days(ready)), progress, ready)
+
+
+def _changed(store: Store, ready: BoxFields, cube: CubeDays, look_back: int) -> tuple[dt.date, ...]:
+    if cube.last is None or look_back < 1:
+        return ()
+    from geofield.pipeline import changed_days
+
+    box_id = ready.box.id
+    start = cube.last - dt.timedelta(days=look_back - 1)
+    try:
+        return tuple(changed_days(start, store.source(box_id), ready, store.cube(box_id)))
+    except GeofieldError:  # a source that is down keeps no late field waiting; what needs it will say what is wrong
+        return ()
 
 
 def extent(store: Store, box: Box) -> BoxExtent:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 _FILES = 10
 
 
-def planned(store: Store, until: dt.date) -> dict[str, Any]:
-    """What a run until a day would do."""
-    existing = gather(store)
+def planned(store: Store, until: dt.date, look_back: int = 0) -> dict[str, Any]:
+    """What a run until a day would do, with `look_back` days compared with what the sources offer now."""
+    existing = gather(store, look_back)
     steps = plan(
         existing.boxes, existing.cubes, existing.fields, existing.progress, until, rates(recent_receipts(store))
     )

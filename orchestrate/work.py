@@ -100,6 +100,8 @@ class BoxProgress:
 
     gaps: tuple[Gap, ...] = ()
     strays: dict[str, int] = field(default_factory=dict)
+    changed: tuple[dt.date, ...] = ()
+    is_pending: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,40 @@ class Reduce:
 
 
 @dataclass(frozen=True)
+class Rebuild:
+    """Build the cube of a box that was changed beside the old one, and swap it in.
+
+    Attributes
+    ----------
+    days
+        That the old cube holds.
+    """
+
+    action: ClassVar[str] = "rebuild"
+    box: str
+    days: int
+    tasks: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Correct:
+    """Amend the days from `start` on whose acquisitions are others than those that the cube was made from.
+
+    Attributes
+    ----------
+    days
+        Of which some tile is made from other inputs, those that only follow from an earlier one included.
+    """
+
+    action: ClassVar[str] = "correct"
+    box: str
+    start: dt.date
+    days: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class Remove:
     """Delete every row of fields that have none in this box (any more)."""
 
@@ -170,7 +206,7 @@ class Remove:
     seconds: float | None = None
 
 
-Step = Append | FillLate | Reduce | Remove
+Step = Append | Correct | FillLate | Rebuild | Reduce | Remove
 
 
 def step_to_dict(step: Step) -> dict[str, Any]:

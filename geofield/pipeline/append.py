@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from dask.base import compute
 from dask.delayed import Delayed, delayed
 
@@ -25,7 +26,7 @@ from geofield.pipeline.tile import Carry, Outcome, TileDay, TileJob, run_tile_da
 from geofield.recipe.variables import check_recipe
 from geofield.reduce.coverage import Coverage
 from geofield.reduce.partial import combine
-from geofield.results.rows import Numbers, Results, build_rows
+from geofield.results.rows import Numbers, Results, build_rows, row_schema
 from geofield.source.protocol import Source
 
 WINDOW = 8
@@ -113,14 +114,15 @@ def append_days(
             return replace(report, days_present=present - report.days_appended)
         window = todo[:WINDOW]
         try:
-            done = _append_window(window, source, fields, cube, head, results, run, f"{run.id}-{window[0]}-{tries}")
+            done, rows = _append_window(window, source, fields, cube, head, run, f"{run.id}-{window[0]}-{tries}")
         except LostRaceError:
             tries += 1
             if tries == _TRIES:
                 raise
             continue
+        written = results.commit(rows, run.metadata("append", window))
+        report += replace(done, rows_written=written)
         tell(len(window))
-        report += done
 
 
 def _missing_days(fields: BoxFields, head: Head, start: dt.date, end: dt.date) -> list[dt.date]:
@@ -146,10 +148,10 @@ def _append_window(
     fields: BoxFields,
     cube: Cube,
     head: Head,
-    results: Results,
     run: Run,
     name: str,
-) -> AppendReport:
+) -> tuple[AppendReport, pa.Table]:
+    """Publish a window; what was done, and the rows that are to be committed."""
     before = _last_digests(cube, head)
     days = day_inputs(fields.box, fields.grid, source, dates, before)
     active = np.flatnonzero(fields.active(dates).any(axis=0))
@@ -168,16 +170,16 @@ def _append_window(
         attempt.abandon()
         raise
     attempt.publish(snapshot)
-    written = _commit_rows(days, outcomes, attempt.first_step, chosen, results, run)
+    rows = _rows(days, outcomes, attempt.first_step, chosen)
     every = [outcome for found in outcomes.values() for outcome in found]
-    return AppendReport(
+    report = AppendReport(
         days_appended=len(days),
         source_reads=sum(one.source_reads for one in every),
         source_bytes=sum(one.source_bytes for one in every),
         cube_objects_written=sum(one.shards for one in every),
-        rows_written=written,
         tasks=tasks,
     )
+    return report, rows
 
 
 def _last_digests(cube: Cube, head: Head) -> npt.NDArray[np.uint64] | None:
@@ -266,16 +268,14 @@ def _chain(
     return carry if work else None
 
 
-def _commit_rows(
+def _rows(
     days: Sequence[DayInputs],
     outcomes: Mapping[int, Sequence[Outcome]],
     first_step: int,
     fields: BoxFields,
-    results: Results,
-    run: Run,
-) -> int:
+) -> pa.Table:
     if not len(fields):
-        return 0
+        return row_schema(value_columns(fields.box)).empty_table()
     dates = [one.date for one in days]
     stats = statistics_of(fields.box)
     by_day = [
@@ -291,5 +291,4 @@ def _commit_rows(
         row_values(fields.box, combined, fields.cover.total),
         fields.digests(np.stack([one.digests for one in days])),
     )
-    rows = build_rows(fields.box.id, fields.columns, numbers, value_columns(fields.box))
-    return results.commit(rows, run.metadata("append", dates))
+    return build_rows(fields.box.id, fields.columns, numbers, value_columns(fields.box))
