@@ -1,4 +1,4 @@
-"""The main job from end to end on made-up imagery: two boxes, a month of days, late fields, a corrected polygon."""
+"""The main job from end to end on made-up imagery: two boxes, a month of days, late fields and scenes, a correction."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from orchestrate.picture import draw_box
 from orchestrate.run import run
 
 if TYPE_CHECKING:
-    from geofield import Store
+    from geofield import Box, Store
 
 START, PAUSE, END = dt.date(2025, 5, 1), dt.date(2025, 5, 20), dt.date(2025, 5, 30)
 FOLDER = Path("demo-store")
 DAY = dt.timedelta(days=1)
+LATE_SCENE = dt.date(2025, 5, 16)
 MARKER = "made by `make demo`; removed by the next one\n"
 BOXES = {"north": (14.50, 45.870, 14.55, 45.895), "south": (14.50, 45.78, 14.54, 45.80)}
 MOVED = "north-03"
@@ -43,8 +44,11 @@ def main() -> int:
         _submit(store, "fields-late.geojson", late)
         _submit(store, "field-corrected.geojson", [_moved(on_time)])
         second = run(store, END, client)
-        _tell("3. the same run again")
+        _tell(f"3. the scene of {LATE_SCENE} comes late for box north, and a run amends what follows from it")
+        store.change_box(_without_gaps(store.box("north")))
         third = run(store, END, client)
+        _tell("4. the same run again")
+        fourth = run(store, END, client)
     picture = Path(FOLDER) / "demo.png"
     groups = {
         "on time": [field["id"] for field in on_time if field["id"] != MOVED],
@@ -53,8 +57,8 @@ def main() -> int:
     }
     shown = [_liveliest(store, groups["on time"]), _liveliest(store, groups["late"])]
     draw_box(store, "north", picture, groups, shown)
-    _summarise(store, [first, second, third], shown[1], picture, time.monotonic() - began)
-    return 1 if any(receipt["errors"] for receipt in (first, second, third)) else 0
+    _summarise(store, [first, second, third, fourth], shown[1], picture, time.monotonic() - began)
+    return 1 if any(receipt["errors"] for receipt in (first, second, third, fourth)) else 0
 
 
 def _tell(text: str) -> None:
@@ -73,13 +77,15 @@ def _fresh_store(folder: Path) -> Store:
 
 def _add_boxes(store: Store) -> None:
     for name, bbox in BOXES.items():
-        options: dict[str, Any] = {
-            "id": name,
-            "bbox": bbox,
-            "start": START,
-            "source": {"type": "simulated", "seed": 7, "revisit": 3},
-        }
-        add_boxes(store, None, options)
+        source: dict[str, Any] = {"type": "simulated", "seed": 7, "revisit": 3}
+        if name == "north":
+            source["withhold"] = [str(LATE_SCENE)]
+        add_boxes(store, None, {"id": name, "bbox": bbox, "start": START, "source": source})
+
+
+def _without_gaps(box: Box) -> Box:
+    """The box with a source that offers every scene."""
+    return box.model_copy(update={"source": {key: value for key, value in box.source.items() if key != "withhold"}})
 
 
 def _make_fields(count: int, first: int = 0) -> list[dict[str, Any]]:
@@ -150,6 +156,7 @@ def _summarise(store: Store, receipts: list[dict[str, Any]], late_field: str, pi
     rows = store.rows(box="north", field=late_field)
     shown = rows[["field_id", "date", "status", "ndvi_valid", "ndvi_mean", "ndvi_filled_mean"]].head(6)
     idle = receipts[-1]["boxes"].values()
+    amended = receipts[2]["boxes"]["north"]
     again = sum(box["days_appended"] + box["rows_written"] for box in idle)
     _tell(f"""
 days appended   {days} box-days in {append:.1f} s, {1000 * append / days:.0f} ms a day \
@@ -158,6 +165,8 @@ late fields     {fields} fields, {field_days} field-days filled from the stored 
 {late_reads} source reads, {tasks} box tasks, {bytes_read / 1e6:.0f} MB of cube read
                 recomputing the boxes for them would have read the source {past_reads} times \
 and taken about {past_seconds:.0f} s
+late scene      {amended["days_amended"]} days amended at once with {amended["source_reads"]} source reads, \
+{amended["rows_written"]} rows replaced
 run again       {again} days and rows written
 rows            the first days of {late_field}, which came late:
 {shown.to_string(index=False, na_rep="-", float_format="{:.3f}".format)}

@@ -1,0 +1,42 @@
+"""The demo, as `make demo` runs it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import geofield
+
+
+@pytest.mark.timeout(240)
+def test_the_demo_ends_with_what_it_did(tmp_path: Path) -> None:
+    for _ in range(2):  # the second one begins anew
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrate.demo"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert re.search(r"days appended   60 box-days in [0-9.]+ s, [0-9]+ ms a day", done.stdout)
+    assert re.search(r"late fields     13 fields, 230 field-days .*: 0 source reads, 0 box tasks", done.stdout)
+    assert re.search(r"read the source [0-9]+ times and taken about", done.stdout)
+    assert re.search(r"late scene      15 days amended at once with 1 source reads, 360 rows replaced", done.stdout)
+    assert re.search(r"run again       0 days and rows written", done.stdout)
+    assert done.stdout.count(".venv/bin/geofield") == 3
+    assert (tmp_path / "demo-store/demo.png").read_bytes().startswith(b"\x89PNG")
+    rows = geofield.open_store(tmp_path / "demo-store").rows()
+    assert set(rows["status"]) == {"observed", "all_masked", "no_acquisition"}
+    assert rows["field_id"].nunique() == 48
+
+
+def test_the_demo_removes_nothing_that_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "demo-store").mkdir()
+    (tmp_path / "demo-store/thesis.txt").write_text("mine")
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrate.demo"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "was not made by the demo" in done.stderr
+    assert (tmp_path / "demo-store/thesis.txt").read_text() == "mine"
