@@ -154,7 +154,7 @@ def test_rows_that_a_crash_left_out_come_from_the_cube(tmp_path: Path, monkeypat
     submit(store, [write_fields(tmp_path / "f.geojson", feature("A", 0, 0))])
     go(store, 4)
 
-    def killed(*args: Any) -> int:
+    def killed(*args: Any, **named: Any) -> int:
         raise _Killed
 
     with monkeypatch.context() as patch:
@@ -175,10 +175,10 @@ def test_what_may_succeed_later_is_tried_again_and_counted(tmp_path: Path, monke
     real = geofield.results.rows.Results.commit  # type: ignore[attr-defined]
     failures = [StoreUnavailableError("no answer"), StoreUnavailableError("no answer")]
 
-    def flaky(*args: Any) -> int:
+    def flaky(*args: Any, **named: Any) -> int:
         if failures:
             raise failures.pop()
-        return int(real(*args))
+        return int(real(*args, **named))
 
     monkeypatch.setattr("geofield.results.rows.Results.commit", flaky)
     receipt = go(store, 4)

@@ -216,7 +216,7 @@ def test_rows_that_a_crash_left_out_come_from_the_cube(small: Work, monkeypatch:
     fields = small.fields(A=A, B=B)
     append_day(DAY1, SCENES, fields, small.cube, small.results)
     with monkeypatch.context() as patch:
-        patch.setattr(Results, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Results, "commit", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             append_days(DAY2, DAY3, SCENES, fields, small.cube, small.results)
     assert len(small.cube.head().days) == 3

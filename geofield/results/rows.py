@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ KEY_COLUMNS = (*(name for name, _ in _KEY), "digest")
 """Columns of a row that are no statistics."""
 
 _TRIES = 20
+_RECENT = dt.timedelta(days=31)
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,16 @@ class Results:
         frame: pd.DataFrame = found.sort_by(order).to_pandas()
         return frame.drop(columns="month", errors="ignore")
 
-    def commit(self, rows: pa.Table, metadata: Mapping[str, Any]) -> int:
+    def commit(self, rows: pa.Table, metadata: Mapping[str, Any], *, is_daily: bool = False) -> int:
         """Write rows by key (field, date): what is there is replaced, never doubled.
 
         Rows of another version of the same field leave in the same commit.
+
+        Parameters
+        ----------
+        is_daily
+            Rows of new days: other versions are looked for in the weeks before them only, so that a day costs the same
+            in the tenth year. A runner brings changed fields up to date before it appends.
 
         Returns
         -------
@@ -156,7 +163,7 @@ class Results:
             return 0
         for _ in range(_TRIES):
             snapshot = self.table.open()
-            place = _place(rows, self._outdated(snapshot, rows))
+            place = _place(rows, self._outdated(snapshot, rows, is_daily))
             standing = self.table.read(snapshot, None, place)
             if standing is not None:
                 standing = _aligned(standing, rows.schema)
@@ -166,6 +173,21 @@ class Results:
             try:
                 replacing = place if standing is not None and standing.num_rows else None
                 self.table.commit(snapshot, full, replacing=replacing, metadata=metadata)
+            except LostRaceError:
+                continue
+            return int(rows.num_rows)
+        raise LostRaceError(f"The rows of box {self.box_id} are being written by too many others; try again.")
+
+    def replace(self, field_ids: Sequence[str], compute: Callable[[], pa.Table], metadata: Mapping[str, Any]) -> int:
+        """Make what `compute` gives all that there is of some fields, in one commit; how many rows that is.
+
+        It is called again when somebody committed meanwhile, so that nothing is replaced that it has not seen.
+        """
+        for _ in range(_TRIES):
+            snapshot = self.table.open()
+            rows = compute()
+            try:
+                self.table.commit(snapshot, rows, replacing=_where(field_ids, None, None), metadata=metadata)
             except LostRaceError:
                 continue
             return int(rows.num_rows)
@@ -187,10 +209,13 @@ class Results:
             return int(standing.num_rows)
         raise LostRaceError(f"The rows of box {self.box_id} are being written by too many others; try again.")
 
-    def _outdated(self, snapshot: Snapshot, rows: pa.Table) -> set[str]:
+    def _outdated(self, snapshot: Snapshot, rows: pa.Table, is_daily: bool) -> set[str]:
         """Fields of `rows` that have rows of another version."""
         known = ", ".join(quote(version) for version in pc.unique(rows["field_version"]).to_pylist())
-        found = self.table.read(snapshot, ["field_id"], f"field_version NOT IN ({known})")
+        where = f"field_version NOT IN ({known})"
+        if is_daily:
+            where += f" AND date >= {_day(pc.min(rows['date']).as_py() - _RECENT)}"
+        found = self.table.read(snapshot, ["field_id"], where)
         if found is None:
             return set()
         ids = set(pc.unique(rows["field_id"]).to_pylist())
