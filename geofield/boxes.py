@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from odc.geo.geobox import GeoBox
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from geofield.errors import BoxError, GridError
 from geofield.grid import (
@@ -27,6 +27,8 @@ ID_RULE = "1 to 64 of the characters A-Z a-z 0-9 . _ -, not beginning with a dot
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 DEFAULT_STATS = ("count", "mean", "stdev", "min", "max", "median")
 MAX_PIXELS = 500_000_000
+MAX_BIT = 31
+"""Of a packed quality band."""
 _NAME = r"^[a-z][a-z0-9_]{0,40}$"
 
 Bounds = tuple[float, float, float, float]
@@ -57,13 +59,59 @@ class GridSpec(_Model):
         return self.resolution if isinstance(self.resolution, tuple) else (self.resolution, self.resolution)
 
 
+class Bits(_Model):
+    """Bits of a packed quality band, counted from 0, the least significant.
+
+    A list of bits: a pixel is not valid when any of them is set. A mapping: `"8-9": [2, 3]` takes bits 8 and 9 as one
+    number, and a pixel is not valid when that is 2 or 3.
+    """
+
+    bits: tuple[int, ...] | dict[str, tuple[int, ...]]
+
+    @field_validator("bits")
+    @classmethod
+    def _known_bits(
+        cls, value: tuple[int, ...] | dict[str, tuple[int, ...]]
+    ) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+        if not value:
+            raise ValueError("a mask by bits names at least one bit")
+        for low, high in map(bit_range, value):
+            if not 0 <= low <= high <= MAX_BIT:
+                raise ValueError(f"bits are counted from 0 to {MAX_BIT}, as 3 or as '8-9'; got {value}")
+        return value
+
+    @property
+    def unwanted(self) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
+        """(lowest bit, highest bit, the numbers in them at which a pixel is not valid)."""
+        if isinstance(self.bits, dict):
+            return tuple((*bit_range(text), numbers) for text, numbers in self.bits.items())
+        return tuple((bit, bit, (1,)) for bit in self.bits)
+
+
+def bit_range(text: str | int) -> tuple[int, int]:
+    """(lowest, highest) of `3`, `"3"` or `"8-9"`; (-1, -1) for anything else."""
+    low, dash, high = str(text).partition("-")
+    if not (low.isdecimal() and (high.isdecimal() or not dash)):
+        return -1, -1
+    return int(low), int(high or low)
+
+
+Unwanted = Annotated[
+    Annotated[tuple[int, ...], Tag("tuple")] | Annotated[Bits, Tag("tuple of bits")],
+    # one of the two is meant, so that what is wrong with it is said once
+    Discriminator(lambda value: "tuple of bits" if isinstance(value, dict | Bits) else "tuple"),
+]
+"""The values, or the bits, of a quality band at which a pixel is not valid."""
+
+
 class Variable(_Model):
     """One variable of a cube: a band or an index, what makes a pixel invalid, how it is stored and reduced."""
 
     band: str | None = Field(None, description="a band of the source, taken as it is")
     index: str | None = Field(None, description="a spectral index by its name in the spyndex catalogue, e.g. NDVI")
-    mask: dict[str, tuple[int, ...]] = Field(
-        default_factory=dict, description="quality band -> values at which a pixel is not valid"
+    mask: dict[str, Unwanted] = Field(
+        default_factory=dict,
+        description="quality band -> values at which a pixel is not valid, or {bits: ...} of a packed band",
     )
     valid_range: tuple[float, float] | None = Field(None, description="values outside are not valid")
     precision: float = Field(1e-4, gt=0, le=1e6, description="step of the stored integers")

@@ -162,3 +162,38 @@ def test_digests_change_with_what_matters_and_only_with_that() -> None:
     assert recipe_digest(spelled_out, grid) == recipe
     assert row_digest([5, 5, 3], {"ndvi": ["mean"]}) == row_digest([3, 5], {"ndvi": ["mean"]})
     assert row_digest([3, 5], {"ndvi": ["mean", "sum"]}) != row_digest([3, 5], {"ndvi": ["mean"]})
+
+
+# 22080 = 0b101011001000000 is what Landsat 8 says of a clear land pixel: bits 6, 7, 9, 12 and 14
+@pytest.mark.parametrize(
+    ("mask", "valid"),
+    [
+        # bit 1: 2 and 3; bit 3: 8; a missing number is never good
+        ({"bits": [1, 3]}, [True, True, False, False, False, True, False]),
+        ({"bits": [0]}, [True, False, True, False, True, True, False]),
+        # bits 8 and 9 as one number: 22080 >> 8 & 3 = 2
+        ({"bits": {"8-9": [2, 3]}}, [True, True, True, True, True, False, False]),
+        ({"bits": {"8-9": [1, 3], "1": [1]}}, [True, True, False, False, True, True, False]),
+        ([2, 22080], [True, True, False, True, True, False, False]),
+        ({"bits": [14]}, [True, True, True, True, True, False, False]),
+    ],
+)
+def test_a_packed_quality_band_is_masked_by_bits(mask: object, valid: list[bool]) -> None:
+    variable = Variable.model_validate({"band": "lst", "mask": {"qa": mask}})
+    quality = np.array([[0.0, 1.0, 2.0, 3.0, 8.0, 22080.0, np.nan]])
+    numbers = observe(variable, {"lst": np.full(quality.shape, 0.5), "qa": quality})
+    np.testing.assert_array_equal(numbers[0] != encoding_of(variable).fill, valid)
+
+
+@pytest.mark.parametrize("bits", [[], [32], [-1], {"9-8": [1]}, {"cloud": [1]}])
+def test_bits_that_do_not_exist_are_refused(bits: object) -> None:
+    with pytest.raises(ValueError, match=r"bits are counted from 0 to 31|at least one bit"):
+        Variable.model_validate({"band": "lst", "mask": {"qa": {"bits": bits}}})
+
+
+def test_masks_by_classes_keep_their_digest() -> None:
+    """Written down before masks by bits were known: a cube that stands must not be built anew for them."""
+    box = make_box({"ndvi": {"index": "NDVI", "mask": {"scl": [3, 8]}}})
+    assert recipe_digest(box, resolve_grid(box)).hex() == "8b4d3a5d66290ad5c8712746b4fa096e"
+    bits = make_box({"ndvi": {"index": "NDVI", "mask": {"scl": {"bits": [3, 8]}}}})
+    assert recipe_digest(bits, resolve_grid(bits)) != recipe_digest(box, resolve_grid(box))

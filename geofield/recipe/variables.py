@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import spyndex
 
-from geofield.boxes import Box, Variable
+from geofield.boxes import Bits, Box, Variable
 from geofield.encoding import Encoding, FloatArray, IntArray, value_encoding
 from geofield.errors import RecipeError
 
@@ -73,14 +73,24 @@ def observe(variable: Variable, bands: Mapping[str, FloatArray]) -> IntArray:
     values = bands[variable.band] if variable.band is not None else _index_values(variable, bands)
     valid = np.isfinite(values)
     for band, unwanted in variable.mask.items():
-        quality = bands[band]
-        valid &= ~np.isnan(quality)
-        for value in unwanted:
-            valid &= quality != value
+        valid &= _is_good(bands[band], unwanted)
     if variable.valid_range is not None:
         with np.errstate(invalid="ignore"):
             valid &= (values >= variable.valid_range[0]) & (values <= variable.valid_range[1])
     return encoding_of(variable).encode(np.where(valid, values, np.nan))
+
+
+def _is_good(quality: FloatArray, unwanted: tuple[int, ...] | Bits) -> npt.NDArray[np.bool_]:
+    good: npt.NDArray[np.bool_] = ~np.isnan(quality)
+    if not isinstance(unwanted, Bits):
+        for value in unwanted:
+            good &= quality != value
+        return good
+    packed = np.where(good, quality, 0).astype(np.int64)
+    for low, high, numbers in unwanted.unwanted:
+        field = packed >> low & (1 << high - low + 1) - 1
+        good &= ~np.isin(field, numbers)
+    return good
 
 
 def count_valid(encoding: Encoding, numbers: IntArray) -> int:
