@@ -16,6 +16,7 @@ from geofield.errors import BoxError, ConfigurationError, CorruptStoreError, Inp
 from geofield.fields import Placement, place_fields
 from geofield.pipeline.boxfields import BoxFields, box_fields
 from geofield.pipeline.layers import cube_schema, value_columns
+from geofield.pipeline.removal import forget_fields, remove_box
 from geofield.pipeline.run import Run, package_version
 from geofield.recipe.variables import check_recipe
 from geofield.registry import FieldRegistry
@@ -161,6 +162,19 @@ class Store:
         from geofield.grid import parse_crs
 
         return field_geometries(self.registry.current(), parse_crs("EPSG:4326"), 1e-9)
+
+    def withdraw_fields(self, field_ids: Sequence[str], run: Run | None = None) -> int:
+        """Say that some fields stop: the next run removes their rows. How many were not withdrawn yet."""
+        return self.registry.withdraw(field_ids, (run or Run()).metadata("withdraw", []))
+
+    def forget_fields(self, field_ids: Sequence[str], run: Run | None = None) -> int:
+        """Remove some fields with all their history; how many rows went. See `geofield.pipeline.removal`."""
+        tables = {name: self.results(name) for name in self.boxes()}
+        return forget_fields(field_ids, self.registry, tables, (run or Run()).metadata("forget", []))
+
+    def remove_box(self, box_id: str) -> int:
+        """Remove a box with all that belongs to it; how many objects went."""
+        return remove_box(self.location, check_box_id(box_id))
 
     def place(self, table: pd.DataFrame, boxes: Mapping[str, Box] | None = None) -> Placement:
         """Which boxes some field versions belong to."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from geofield.errors import LostRaceError
+from geofield.errors import LostRaceError, NotFoundError
 from geofield.store import Location
-from geofield.table import Snapshot, Table
+from geofield.table import Snapshot, Table, quote
 
 SCHEMA = pa.schema(
     [
@@ -79,6 +79,46 @@ class FieldRegistry:
             except LostRaceError:
                 continue
             return len(new)
+        raise LostRaceError("The fields are being written by too many others; try again.")
+
+    def withdraw(self, field_ids: Sequence[str], metadata: Mapping[str, Any]) -> int:
+        """Say that some fields stop: they have no rows any more; their versions stay. How many were not withdrawn yet.
+
+        Raises
+        ------
+        NotFoundError
+            A field is unknown.
+        """
+        for _ in range(_TRIES):
+            snapshot = self.table.open()
+            latest = self._latest(snapshot).set_index("field_id", drop=False)
+            for name in field_ids:
+                if name not in latest.index:
+                    raise NotFoundError(f"There is no field {name!r} to withdraw.")
+            going = latest.loc[list(field_ids)]
+            going = going[~going["withdrawn"].astype(bool)]
+            if going.empty:
+                return 0
+            rows = going.assign(accepted=dt.datetime.now(dt.UTC), withdrawn=True)
+            try:
+                self.table.commit(snapshot, _to_arrow(rows), metadata=metadata)
+            except LostRaceError:
+                continue
+            return len(rows)
+        raise LostRaceError("The fields are being written by too many others; try again.")
+
+    def remove(self, field_ids: Sequence[str], metadata: Mapping[str, Any]) -> None:
+        """Delete every version of some fields in one commit."""
+        where = f"field_id IN ({', '.join(quote(name) for name in field_ids)})"
+        for _ in range(_TRIES):
+            snapshot = self.table.open()
+            if snapshot.table is None:
+                return
+            try:
+                self.table.commit(snapshot, SCHEMA.empty_table(), replacing=where, metadata=metadata)
+            except LostRaceError:
+                continue
+            return
         raise LostRaceError("The fields are being written by too many others; try again.")
 
     def _all(self, snapshot: Snapshot) -> pd.DataFrame:

@@ -121,6 +121,18 @@ class Table:
             raise StoreUnavailableError(f"Table {self.key} cannot be written: {error}") from error
         return int(DeltaTable(self.location.table_uri(self.key), storage_options=options).version())
 
+    def purge(self) -> None:
+        """Remove every file that the present version does not need: what was deleted is gone for good.
+
+        Earlier versions cannot be read afterwards, and readers that hold one open may fail.
+        """
+        snapshot = self.open()
+        if snapshot.table is not None:
+            try:
+                snapshot.table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+            except OSError as error:
+                raise StoreUnavailableError(f"Table {self.key} cannot be cleaned: {error}") from error
+
     def _create(self, schema: pa.Schema) -> DeltaTable:
         from deltalake import DeltaTable
 

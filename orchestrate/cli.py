@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from geofield.errors import ConfigurationError, GeofieldError
+from orchestrate.cliremoval import COMMANDS
 from orchestrate.optionvalues import file_text, mapping_of, source_of, variables_of
 
 if TYPE_CHECKING:
@@ -424,6 +425,10 @@ def _write_rows(rows: Any, format_: str, out: Path | None) -> None:
         out.write_bytes(data)
     except OSError as error:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}.") from error
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)
 
 
 if __name__ == "__main__":
