@@ -11,11 +11,13 @@ from geofield.pipeline.late import LateReport, fill_late_fields, missing_rows, r
 from geofield.pipeline.publish import PublishReport, publish
 from geofield.pipeline.rebuild import rebuild_cube
 from geofield.pipeline.run import Run
+from geofield.pipeline.verify import Finding, verify
 
 __all__ = [
     "AppendReport",
     "BoxFields",
     "CorrectionReport",
+    "Finding",
     "LateReport",
     "PublishReport",
     "Run",
@@ -30,4 +32,5 @@ __all__ = [
     "rebuild_cube",
     "reduce_days",
     "refresh_rows",
+    "verify",
 ]

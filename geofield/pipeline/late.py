@@ -40,7 +40,7 @@ from geofield.recipe.variables import encoding_of
 from geofield.reduce.coverage import Coverage
 from geofield.reduce.layer import Layer
 from geofield.reduce.partial import combine, reduce_window
-from geofield.results.rows import Numbers, Results, build_rows
+from geofield.results.rows import Numbers, Results, build_rows, row_schema
 from geofield.source.counters import counting
 
 _GROUP = 512  # pixels: fields whose windows begin in the same square of this side share their reads
@@ -126,6 +126,19 @@ def refresh_rows(
     else:
         steps = slice(head.step(lacking["first"].min()), head.step(lacking["last"].max()) + 1)
     return _fill(fields.take(lacking["number"].to_numpy()), steps, head, cube, results, run, kind, None)
+
+
+def computed_rows(fields: BoxFields, cube: Cube, head: Head) -> pa.Table:
+    """The rows of fields on every day of a published state, computed from the stored cube; nothing is written."""
+    check_schema(fields.box, cube)
+    steps = slice(0, len(head.days))
+    dates = [to_date(day) for day in head.days]
+    digests = read_digests(cube.group(head.snapshot))
+    tables = [
+        _rows(fields.take(numbers), dates, head.acquired, part, digests)
+        for numbers, part in _parts(fields, steps, head, cube)
+    ]
+    return pa.concat_tables(tables) if tables else row_schema(value_columns(fields.box)).empty_table()
 
 
 def missing_rows(fields: BoxFields, cube: Cube, results: Results) -> pd.DataFrame:

@@ -60,7 +60,7 @@ def rebuild_cube(
     for _ in range(_TRIES):
         tip = cube.tip()
         last = cube.head(tip).last
-        other = cube.beside(_branch(box), schema)
+        other = cube.beside(branch_of(box), schema)
         if last is not None and last >= box.start:
             report += append_days(box.start, last, source, fields, other, results, run, progress)
         try:
@@ -71,5 +71,6 @@ def rebuild_cube(
     raise LostRaceError(f"Box {box.id} is being extended by others faster than it is rebuilt; try again.")
 
 
-def _branch(box: Box) -> str:
+def branch_of(box: Box) -> str:
+    """The branch on which the cube of a changed box is built."""
     return f"{PREFIX}{recipe_digest(box, box.resolved).hex()}-{box.resolved.tile}"

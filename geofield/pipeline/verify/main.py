@@ -1,0 +1,203 @@
+"""Every check of a store, and the repair of what a crash left."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from geofield.boxes import Box, check_box_id
+from geofield.cube.cube import Cube
+from geofield.cube.upkeep import DEAD_AFTER, Beside, branches, collect, dead_attempts, remove_branches
+from geofield.errors import BoxError, NotFoundError, UnsafeStoreError
+from geofield.filesystem import ALLOW_OPTION, check_filesystem, temporary_files
+from geofield.pipeline.layers import cube_schema
+from geofield.pipeline.rebuild import PREFIX as REBUILD
+from geofield.pipeline.rebuild import branch_of
+from geofield.pipeline.run import Run
+from geofield.pipeline.verify.cubes import check_cube
+from geofield.pipeline.verify.findings import UNREADABLE, Finding, listed, unreadable
+from geofield.pipeline.verify.pixels import check_shards, check_states
+from geofield.pipeline.verify.registry import check_fields
+from geofield.pipeline.verify.rows import RowsState, check_rows, mend_rows
+from geofield.registry import FieldRegistry
+from geofield.results.rows import Results
+from geofield.store import Location
+
+_CLEAR = "Nobody sees it. The next run sweeps it, `geofield verify --repair` does now."
+
+
+def verify(
+    location: Location, *, repair: bool = False, deep: bool = False, older_than: dt.timedelta = DEAD_AFTER
+) -> list[Finding]:
+    """Check what is stored against every invariant that can be seen in it.
+
+    Parameters
+    ----------
+    location
+        Of a store.
+    repair
+        Complete what a crash left: rows are written from the cube where they are missing, not current, doubled or too
+        many; branches of dead attempts go, then the garbage of their cubes, and temporary files. What is published and
+        right is never touched, and what a crash cannot have done is only told.
+    deep
+        Every shard is read and every number computed again, where otherwise a few are.
+    older_than
+        So long must nothing have happened to an attempt, a file or an object before it counts as left behind.
+
+    Returns
+    -------
+    Nothing where all is well. While a run is at work, rows that it is about to write are told as unfinished.
+
+    Notes
+    -----
+    Digests are recomputed from the acquisitions that the cube lists. Footprints are not stored, so a digest counts as
+    explained when some choice of the day's acquisitions gives it. Whether the source would say the same today is for
+    `changed_days`, and whether the server still honours conditions (I8) for `Location.probe`: nothing stored shows it.
+    """
+    boxes, findings = _read_boxes(location)
+    registry = FieldRegistry(location)
+    findings += _check_place(location)
+    findings += check_fields(registry, {*boxes, *(one.box for one in findings if one.box)})
+    for box in boxes.values():
+        findings += _Checking(location, box, registry, deep, older_than).check(repair=repair)
+    return findings + list(_check_temporary(location, older_than, repair=repair))
+
+
+def _read_boxes(location: Location) -> tuple[dict[str, Box], list[Finding]]:
+    boxes, findings = {}, []
+    for info in location.list("boxes"):
+        name = info.key.removeprefix("boxes/").removesuffix(".json")
+        if not info.key.endswith(".json"):
+            continue
+        try:
+            box = Box.model_validate_json(location.read(info.key))
+            if box.id != check_box_id(name):
+                raise BoxError(f"it describes box {box.id!r}")
+            _ = box.resolved
+        except UNREADABLE as error:
+            findings.append(unreadable(name, "box", info.key, error))
+        else:
+            boxes[name] = box
+    return boxes, findings
+
+
+def _check_place(location: Location) -> list[Finding]:
+    if location.is_s3:
+        return []
+    try:
+        check_filesystem(Path(location.url), allowed=bool(location.options.get(ALLOW_OPTION)))
+    except UnsafeStoreError as error:
+        return [Finding(None, "I8", "broken", str(error), "Move the store, or say that it is all right.")]
+    return []
+
+
+class _Checking:
+    """The checks of one box."""
+
+    def __init__(
+        self, location: Location, box: Box, registry: FieldRegistry, deep: bool, older_than: dt.timedelta
+    ) -> None:
+        self.location, self.box, self.registry, self.deep, self.older_than = location, box, registry, deep, older_than
+        self.cube, self.results = Cube(location, box.id), Results(location, box.id)
+        self.is_whole = False
+
+    def check(self, *, repair: bool) -> list[Finding]:
+        """Look, mend, and look again at what was mended."""
+        try:
+            return self._check(repair=repair)
+        except UNREADABLE as error:
+            return [unreadable(self.box.id, "box", f"Box {self.box.id}", error)]
+
+    def _check(self, *, repair: bool) -> list[Finding]:
+        missing = self._check_presence(repair=repair)
+        if missing and not all(one.repaired for one in missing):
+            return missing
+        findings, parts = check_cube(self.box, self.cube, self._pending())
+        left = self._check_branches(repair=repair)
+        if parts is None:
+            return [*missing, *findings, *left]
+        shards = list(check_shards(self.box, self.cube, parts))
+        findings += shards or check_states(self.box, parts, deep=self.deep)
+        # rows from a cube that is not whole would only copy what is wrong with it
+        self.is_whole = not any(one.is_open for one in findings)
+        return [*missing, *findings, *self._check_rows(repair=repair and self.is_whole), *left]
+
+    def _pending(self) -> Box | None:
+        try:
+            return Box.model_validate_json(self.location.read(f"changes/{self.box.id}.json"))
+        except (NotFoundError, ValueError):
+            return None
+
+    def _check_presence(self, *, repair: bool) -> list[Finding]:
+        """A crash between the description and the empty cube leaves a box without one (I7)."""
+        try:
+            _ = self.cube.repository
+        except UNREADABLE as error:
+            if not isinstance(error, NotFoundError) or self.location.list(self.cube.key):
+                return [unreadable(self.box.id, "cube", f"What lies in {self.cube.key}", error)]
+        else:
+            return []
+        advice = "Add the box again, or `geofield verify --repair` makes the empty cube."
+        finding = Finding(self.box.id, "I7", "unfinished", "The box has no cube yet.", advice)
+        if repair:
+            self.cube.create(cube_schema(self.box, self.box.resolved), Run().metadata("create", []))
+            finding = replace(finding, repaired=True)
+        return [finding]
+
+    def _check_rows(self, *, repair: bool) -> list[Finding]:
+        state = self._rows_state()
+        if not repair or not (state.replace or state.remove or state.is_lacking):
+            return list(state.findings)
+        mend_rows(self.box, self.cube, self.results, self.registry, state, Run())
+        again = self._rows_state()
+        said = {(one.invariant, one.found) for one in again.findings}
+        mended = [
+            replace(one, repaired=one.severity == "unfinished" and (one.invariant, one.found) not in said)
+            for one in state.findings
+        ]
+        before = {(one.invariant, one.found) for one in state.findings}
+        return mended + [one for one in again.findings if (one.invariant, one.found) not in before]
+
+    def _rows_state(self) -> RowsState:
+        where = self.box, self.cube, self.results, self.registry
+        return check_rows(*where, compare=self.is_whole, deep=self.deep)
+
+    def _check_branches(self, *, repair: bool) -> list[Finding]:
+        """Attempts, and rebuilds that nobody asks for any more (I7)."""
+        findings = []
+        names = [one.name for one in (*dead_attempts(self.cube, self.older_than), *self._dead_rebuilds())]
+        if names:
+            found = f"Branches that a writer left behind when it died: {listed(names)}."
+            findings.append(Finding(self.box.id, "I7", "unfinished", found, _CLEAR))
+        if names and repair:
+            remove_branches(self.cube, names)
+            collect(self.cube, self.older_than)
+            left = set(names) & set(self.cube.repository.list_branches())
+            findings = [replace(one, repaired=not left) for one in findings]
+        return findings
+
+    def _dead_rebuilds(self) -> list[Beside]:
+        pending = self._pending()
+        live = () if pending is None else (branch_of(pending), f"{branch_of(pending)}-empty")
+        before = dt.datetime.now(dt.UTC) - self.older_than
+        return [one for one in branches(self.cube, REBUILD) if one.name not in live and one.active < before]
+
+
+def _check_temporary(location: Location, older_than: dt.timedelta, *, repair: bool) -> Iterable[Finding]:
+    """Files that were to be renamed into place (I7); S3 has none."""
+    if location.is_s3:
+        return
+    root = Path(location.url)
+    files = temporary_files(root, dt.datetime.now(dt.UTC) - older_than)
+    if not files:
+        return
+    if repair:
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                file.unlink()
+    names = [file.relative_to(root).as_posix() for file in files]
+    found = f"Temporary files that a writer left behind when it died: {listed(names)}."
+    yield Finding(None, "I7", "unfinished", found, "`geofield verify --repair` removes them.", repaired=repair)
