@@ -23,6 +23,7 @@ from odc.geo.geobox import GeoBox
 from geofield.errors import AccessError, SourceError, SourceUnavailableError, UnreadableFileError
 from geofield.grid import Grid
 from geofield.source import Source, counting, gdal, open_source
+from geofield.source.access import Access
 from geofield.source.raster import RasterBand, read_band
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def test_missing_credentials_are_told_and_open_objects_need_none(s3_url: str, mo
         monkeypatch.delenv(name)
     with pytest.raises(AccessError, match=r"no credentials for S3.*`anonymous: true`"):
         read_band(RasterBand(href), GEOBOX)
-    np.testing.assert_array_equal(read_band(RasterBand(href, anonymous=True), GEOBOX)[0], RANDOM)
+    np.testing.assert_array_equal(read_band(RasterBand(href, access=Access(anonymous=True)), GEOBOX)[0], RANDOM)
 
 
 def test_endpoint_is_put_into_gdals_words() -> None:

@@ -18,13 +18,23 @@ class S3Session(DummySession):  # type: ignore[misc]
     """Hands GDAL the credentials that botocore finds: variables, files and profiles, roles, metadata servers.
 
     GDAL's own search knows fewer of these, so that a folder could be listed and its files not be read.
+
+    Parameters
+    ----------
+    profile
+        Of the AWS configuration files; None: that of the environment.
     """
+
+    def __init__(self, profile: str | None = None) -> None:
+        super().__init__()
+        self._profile = profile
 
     def get_credential_options(self) -> dict[str, Any]:
         """What Rasterio puts into GDAL's configuration of this thread; `AccessError` when there are none."""
-        session = _session(tuple(sorted((name, value) for name, value in os.environ.items() if name[:4] == "AWS_")))
+        variables = tuple(sorted((name, value) for name, value in os.environ.items() if name[:4] == "AWS_"))
+        session = _session(variables, self._profile)
         with _lock:  # the first call may ask a server, and a role's credentials are renewed here
-            found = session.get_credentials()
+            found = _credentials(session, self._profile)
             frozen = None if found is None else found.get_frozen_credentials()
         if frozen is None or not frozen.access_key:
             raise AccessError(
@@ -40,8 +50,19 @@ class S3Session(DummySession):  # type: ignore[misc]
 
 
 @lru_cache(maxsize=4)
-def _session(variables: tuple[tuple[str, str], ...]) -> Any:
+def _session(variables: tuple[tuple[str, str], ...], profile: str | None) -> Any:
     """One session for each state of the environment: it renews credentials by itself, but never looks again."""
-    from botocore.session import get_session  # type: ignore[import-untyped]  # folders do without it
+    from botocore.session import Session  # type: ignore[import-untyped]  # folders do without it
 
-    return get_session()
+    return Session(profile=profile)
+
+
+def _credentials(session: Any, profile: str | None) -> Any:
+    from botocore.exceptions import ProfileNotFound  # type: ignore[import-untyped]
+
+    try:
+        return session.get_credentials()
+    except ProfileNotFound as error:
+        raise AccessError(
+            f"The AWS configuration of this process has no profile {profile!r}. Add it, or name another `profile`."
+        ) from error

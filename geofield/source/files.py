@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, Self
 
@@ -16,12 +16,13 @@ from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from geofield.errors import CrsError, GridError, MissingBandError, SourceError, UnreadableFileError
-from geofield.grid import Grid, bounds_of, check_north_up, crs_of, crs_text, parse_crs
-from geofield.projection import project_bounds
+from geofield.grid import Grid, bounds_of, check_north_up, crs_of, crs_text
+from geofield.source.access import Access
 from geofield.source.counters import count_read
+from geofield.source.footprints import projected, union
 from geofield.source.listing import absolute_root, list_files, stamp_of
 from geofield.source.protocol import Acquisition
-from geofield.source.raster import RasterBand, geobox_of, open_band, read_band
+from geofield.source.raster import RasterBand, geobox_of, open_band, read_bands
 from geofield.source.settings import Settings, check_no_credentials, parse_settings
 from geofield.source.timenames import TimePattern
 
@@ -150,11 +151,7 @@ class FilesSource:
         """Number x scale + offset where the number is not nodata; on other grids the value at each pixel's centre."""
         for band in bands:
             self._check_band(acquisition, band)
-        result = {}
-        nbytes = 0
-        for band in bands:
-            result[band], decoded = read_band(self._raster_band(band, acquisition.assets[band]), geobox)
-            nbytes += decoded
+        result, nbytes = read_bands({band: self._raster_band(band, acquisition.assets[band]) for band in bands}, geobox)
         if nbytes:
             count_read(nbytes)
         return result
@@ -178,7 +175,7 @@ class FilesSource:
             band.offset,
             band.nodata,
             nearest=None if quality is None else name in quality,
-            anonymous=self.settings.anonymous,
+            access=Access(anonymous=self.settings.anonymous),
         )
 
     def _listing(self) -> dict[str, Mapping[str, Any]]:
@@ -226,12 +223,12 @@ class FilesSource:
         target: str,
     ) -> Acquisition:
         own = [headers[asset.href] for asset in assets.values()]
-        known = [_projected(*header, target) for header in own if header is not None]
+        known = [projected(*header, target) for header in own if header is not None]
         return Acquisition(
             id=f"{time:%Y%m%dT%H%M%S}" + (f".{time.microsecond:06d}" if time.microsecond else ""),
             version=self._version(assets),
             time=time,
-            footprint=_union(known) if len(known) == len(own) else None,
+            footprint=union(known) if len(known) == len(own) else None,
             assets={name: asset.href for name, asset in assets.items()},
         )
 
@@ -247,18 +244,8 @@ class FilesSource:
 @lru_cache(maxsize=100_000)
 def _header(asset: _Asset, anonymous: bool) -> tuple[Bounds, str] | None:
     try:
-        with open_band(replace(RasterBand(asset.href), anonymous=anonymous)) as dataset:
+        with open_band(RasterBand(asset.href, access=Access(anonymous=anonymous))) as dataset:
             geobox = geobox_of(dataset)
             return bounds_of(geobox), crs_text(crs_of(geobox))
     except (UnreadableFileError, CrsError):
         return None
-
-
-@lru_cache(maxsize=10_000)
-def _projected(bounds: Bounds, source: str, target: str) -> Bounds:
-    return project_bounds(bounds, parse_crs(source), parse_crs(target))
-
-
-def _union(bounds: Sequence[Bounds]) -> Bounds:
-    xmin, ymin, xmax, ymax = zip(*bounds, strict=True)
-    return min(xmin), min(ymin), max(xmax), max(ymax)

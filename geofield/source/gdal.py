@@ -14,7 +14,9 @@ from rasterio.errors import RasterioError
 from rasterio.session import DummySession
 
 from geofield.errors import AccessError, SourceUnavailableError, UnreadableFileError
+from geofield.source.access import PLAIN, Access, is_remote
 from geofield.source.credentials import S3Session
+from geofield.source.signing import signed
 
 OPTIONS: dict[str, Any] = {
     # Opening a file would list its folder, which may hold years of files, to look for side files.
@@ -29,7 +31,9 @@ OPTIONS: dict[str, Any] = {
     "VSI_CACHE": True,
     "VSI_CACHE_SIZE": 16 * 1024 * 1024,
     # ... and forgotten when it is closed: a reprocessed scene may come under the same name.
-    "CPL_VSIL_CURL_NON_CACHED": "/vsis3/",
+    "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsicurl/",
+    # The first range tells whether a file is there and how long it is: no HEAD before it.
+    "CPL_VSIL_CURL_USE_HEAD": "NO",
     # Decoded blocks; the default is 5 % of the machine for every worker process on it.
     "GDAL_CACHEMAX": 128 * 1024 * 1024,
     # Servers that are busy say so (429, 5xx); waits double: 0.5, 1, 2, 4 seconds.
@@ -58,12 +62,13 @@ def endpoint_url(environ: Mapping[str, str] = os.environ) -> str | None:
     return environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or None
 
 
-def endpoint_options(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """GDAL's words for `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, looked up where the reading happens.
+def endpoint_options(environ: Mapping[str, str] = os.environ, given: str | None = None) -> dict[str, Any]:
+    """GDAL's words for the source's `endpoint`, or for `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`.
 
-    GDAL itself knows `AWS_S3_ENDPOINT` only. Buckets of such servers rarely have a host name of their own.
+    Looked up where the reading happens. GDAL itself knows `AWS_S3_ENDPOINT` only. Buckets of such servers rarely have
+    a host name of their own.
     """
-    url = endpoint_url(environ)
+    url = given or endpoint_url(environ)
     if url is None:
         return {}
     parts = urlsplit(url if "://" in url else f"https://{url}")
@@ -75,20 +80,20 @@ def endpoint_options(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
 
 
 def gdal_path(href: str) -> str:
-    """What GDAL calls a path or an `s3://` address."""
-    return f"/vsis3/{href.removeprefix('s3://')}" if href.startswith("s3://") else href
+    """What GDAL calls a path, or an address of S3 or HTTP."""
+    if href.startswith("s3://"):
+        return f"/vsis3/{href.removeprefix('s3://')}"
+    return f"/vsicurl/{href}" if href.startswith(("http://", "https://")) else href
 
 
 @contextmanager
-def open_raster(href: str, anonymous: bool = False) -> Iterator[rasterio.DatasetReader]:
+def open_raster(href: str, access: Access = PLAIN) -> Iterator[rasterio.DatasetReader]:
     """A raster, with every failure of GDAL inside the block translated.
 
     Parameters
     ----------
     href
-        A path or an `s3://` address.
-    anonymous
-        Requests are not signed.
+        A path, or an address of S3 or HTTP.
 
     Raises
     ------
@@ -99,30 +104,37 @@ def open_raster(href: str, anonymous: bool = False) -> Iterator[rasterio.Dataset
     UnreadableFileError
         The file is not there, or cannot be decoded.
     """
+    path = gdal_path(signed(href) if access.sign else href)
+    drivers = None if access.drivers is None else list(access.drivers)
     try:
-        with _environment(href, anonymous), rasterio.open(gdal_path(href), sharing=False) as dataset:
+        with _environment(href, access), rasterio.open(path, sharing=False, driver=drivers) as dataset:
             yield dataset
     except RasterioError as error:
-        raise _translated(error, href) from error
+        raise _translated(error, href, path) from error
 
 
-def _environment(href: str, anonymous: bool) -> rasterio.Env:
+def _environment(href: str, access: Access) -> rasterio.Env:
     if not href.startswith("s3://"):
-        return rasterio.Env(session=DummySession(), **OPTIONS)
-    if anonymous:
-        return rasterio.Env(session=DummySession(), AWS_NO_SIGN_REQUEST="YES", **OPTIONS, **endpoint_options())
-    return rasterio.Env(session=S3Session(), **OPTIONS, **endpoint_options())
+        headers = "".join(f"{name}: {value}\r\n" for name, value in access.headers(href).items())
+        return rasterio.Env(session=DummySession(), **OPTIONS, **({"GDAL_HTTP_HEADERS": headers} if headers else {}))
+    options = {**OPTIONS, **endpoint_options(given=access.endpoint)}
+    if access.anonymous:
+        return rasterio.Env(session=DummySession(), AWS_NO_SIGN_REQUEST="YES", **options)
+    if access.requester_pays:
+        options["AWS_REQUEST_PAYER"] = "requester"
+    return rasterio.Env(session=S3Session(access.profile), **options)
 
 
-def _translated(error: RasterioError, href: str) -> Exception:
-    # a name such as tile-403.tif must not be taken for an answer of the server
-    said = _messages(error).replace(gdal_path(href), "the file").replace(os.path.basename(href), "the file")
+def _translated(error: RasterioError, href: str, path: str) -> Exception:
+    # a name such as tile-403.tif must not be taken for an answer of the server, and a signed address is a secret
+    said = _messages(error)
+    for text in (path, path.removeprefix("/vsicurl/"), gdal_path(href), href, os.path.basename(href)):
+        said = said.replace(text, "the file")
     if _MISSING.search(said):
         return UnreadableFileError(f"{href} is not there (any more): {said}. Search again, or bring the file back.")
-    is_remote = href.startswith("s3://")
-    if is_remote and _DENIED.search(said):
-        return AccessError(f"Reading {href} was refused: {said}. Check the credentials and the bucket's policy.")
-    if is_remote and (_SHORT_READ.search(said) or not _BROKEN.search(said)):
+    if is_remote(href) and _DENIED.search(said):
+        return AccessError(f"Reading {href} was refused: {said}. Check the credentials and the server's policy.")
+    if is_remote(href) and (_SHORT_READ.search(said) or not _BROKEN.search(said)):
         return SourceUnavailableError(f"{href} could not be read: {said}. Try again later.")
     return UnreadableFileError(f"{href} cannot be read as a raster: {said}. Replace the file.")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from rasterio.windows import Window as RasterWindow
 
 from geofield.errors import CrsError, MissingBandError, SourceError
 from geofield.grid import Window
+from geofield.source.access import PLAIN, Access, is_remote
 from geofield.source.gdal import open_raster
 from geofield.source.resample import Cut, Positions, aligned_offset, cut_around, positions_in, take
 
@@ -26,6 +28,8 @@ _MAX_CUT = 1 << 24
 """Pixels of a raster held at a time where grids differ; 128 MB as float64."""
 _STRIP_PIXELS = 1 << 20
 """Pixels of the target worked on at a time where grids differ."""
+
+_BANDS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class RasterBand:
     nearest
         How it is brought to another grid: the nearest pixel, or bilinear. None: the nearest for numbers that may
         be classes (integers without scale and offset), else bilinear.
-    anonymous
-        Requests are not signed.
+    access
+        How the file is reached.
     """
 
     href: str
@@ -51,12 +55,12 @@ class RasterBand:
     offset: float | None = None
     nodata: float | None = None
     nearest: bool | None = None
-    anonymous: bool = False
+    access: Access = PLAIN
 
 
 def open_band(band: RasterBand) -> AbstractContextManager[rasterio.DatasetReader]:
     """The file of a band; failures inside the block are translated."""
-    return open_raster(band.href, band.anonymous)
+    return open_raster(band.href, band.access)
 
 
 def geobox_of(dataset: rasterio.DatasetReader) -> GeoBox:
@@ -64,6 +68,16 @@ def geobox_of(dataset: rasterio.DatasetReader) -> GeoBox:
     if dataset.crs is None:
         raise CrsError(f"{dataset.name} has no CRS, so nobody can tell where its pixels lie. Write one into the file.")
     return GeoBox(dataset.shape, dataset.transform, dataset.crs.to_wkt())
+
+
+def read_bands(bands: Mapping[str, RasterBand], geobox: GeoBox) -> tuple[dict[str, Floats], int]:
+    """`read_band` for each; bands of files on a network are read side by side."""
+    if len(bands) < 2 or not any(is_remote(band.href) for band in bands.values()):
+        found = [read_band(band, geobox) for band in bands.values()]
+    else:  # what takes the time are round trips
+        with ThreadPoolExecutor(_BANDS_AT_ONCE) as pool:
+            found = list(pool.map(read_band, bands.values(), [geobox] * len(bands)))
+    return dict(zip(bands, (values for values, _ in found), strict=True)), sum(nbytes for _, nbytes in found)
 
 
 def read_band(band: RasterBand, geobox: GeoBox) -> tuple[Floats, int]:
