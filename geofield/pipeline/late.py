@@ -7,48 +7,26 @@ the same to the last bit.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import zarr
 from dask.base import compute
 from dask.delayed import delayed
 
-from geofield.boxes import Box
 from geofield.cube.cube import Cube, Head, to_date
-from geofield.cube.view import read_digests, read_window
-from geofield.encoding import IntArray
+from geofield.cube.view import read_digests
 from geofield.errors import NotFoundError
-from geofield.grid import BLOCK, Window
 from geofield.pipeline.boxfields import BoxFields
-from geofield.pipeline.layers import (
-    check_schema,
-    observation_layer,
-    row_values,
-    state_layers,
-    statistics_of,
-    value_columns,
-)
+from geofield.pipeline.layers import check_schema, row_values, value_columns
 from geofield.pipeline.run import Run
-from geofield.pipeline.tile import counting_tasks
-from geofield.recipe.state import State
-from geofield.recipe.variables import encoding_of
-from geofield.reduce.coverage import Coverage
-from geofield.reduce.layer import Layer
-from geofield.reduce.partial import combine, reduce_window
+from geofield.pipeline.stored import StoredPart, day_batches, field_groups, joined, reduce_stored
 from geofield.results.rows import Numbers, Results, build_rows, row_schema
-from geofield.source.counters import counting
 
-_GROUP = 512  # pixels: fields whose windows begin in the same square of this side share their reads
-_ALONE = 2 * _GROUP  # a field wider or higher than this is read by itself
-_PIXEL_DAYS = 8_000_000  # pixels times days held at once by one task
-_FEW = 4  # groups that are cheaper to do here than to send to a scheduler
-
-Values = dict[str, npt.NDArray[np.float64]]
+_FEW = 4  # pieces of work that are cheaper to do here than to send to a scheduler
 
 
 @dataclass(frozen=True)
@@ -59,8 +37,8 @@ class LateReport:
     ----------
     source_reads, box_tasks
         Counted where the reading happens. They are 0.
-    cube_bytes_read
-        Bytes of the decoded windows.
+    cube_bytes_read, cube_requests
+        Fetched of the cube's shards: bytes as they are stored, and how often something was asked for.
     """
 
     fields: int = 0
@@ -69,6 +47,7 @@ class LateReport:
     box_tasks: int = 0
     cube_bytes_read: int = 0
     rows_written: int = 0
+    cube_requests: int = 0
 
     def __add__(self, other: LateReport) -> LateReport:
         return LateReport(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
@@ -198,16 +177,6 @@ def _standing(
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What one task brings back: (time, field) values of a group, and what its reading cost."""
-
-    values: Values
-    cube_bytes: int
-    source_reads: int
-    box_tasks: int
-
-
 def _fill(
     fields: BoxFields,
     steps: slice,
@@ -233,6 +202,7 @@ def _fill(
             source_reads=part.source_reads,
             box_tasks=part.box_tasks,
             cube_bytes_read=part.cube_bytes,
+            cube_requests=part.cube_requests,
         )
         if progress is not None:
             progress(len(numbers))
@@ -244,7 +214,7 @@ def _rows(
     fields: BoxFields,
     dates: Sequence[dt.date],
     acquired: npt.NDArray[np.bool_],
-    part: _Part,
+    part: StoredPart,
     tile_digests: npt.NDArray[np.uint64],
 ) -> pa.Table:
     numbers = Numbers(
@@ -258,82 +228,21 @@ def _rows(
     return build_rows(fields.box.id, fields.columns, numbers, value_columns(fields.box))
 
 
-def _parts(fields: BoxFields, steps: slice, head: Head, cube: Cube) -> Iterator[tuple[npt.NDArray[np.int64], _Part]]:
-    groups = list(_groups(fields.cover, fields.grid.shape))
-    if len(groups) <= _FEW:
-        for numbers, window in groups:
-            yield numbers, _reduce_group(cube, head, steps, fields.box, fields.cover.take(numbers), window)
+def _parts(
+    fields: BoxFields, steps: slice, head: Head, cube: Cube
+) -> Iterator[tuple[npt.NDArray[np.int64], StoredPart]]:
+    """Fields with their values: here while it is little work, on Dask's active scheduler when it is much."""
+    work = []
+    for numbers in field_groups(fields.cover, fields.grid, int(head.acquired[steps].sum())):
+        cover = fields.cover.take(numbers)
+        work.append((numbers, cover, day_batches(len(cover.row), head, steps)))
+    if sum(len(batches) for _, _, batches in work) <= _FEW:
+        for numbers, cover, batches in work:
+            yield numbers, joined([reduce_stored(cube, head, days, fields.box, cover) for days in batches])
         return
-    tasks = [
-        delayed(_reduce_group, pure=False)(cube, head, steps, fields.box, fields.cover.take(numbers), window)
-        for numbers, window in groups
-    ]
-    for (numbers, _), part in zip(groups, compute(*tasks), strict=True):
-        yield numbers, part
-
-
-def _groups(cover: Coverage, shape: tuple[int, int]) -> Iterator[tuple[npt.NDArray[np.int64], Window]]:
-    """Fields that share reads, each group with the window around its pixels."""
-    windows = cover.windows()
-    together: dict[tuple[int, ...], list[int]] = {}
-    for number, (y0, x0, y1, x1) in enumerate(windows.tolist()):
-        if y0 < 0:
-            key: tuple[int, ...] = (-1,)
-        elif max(y1 - y0, x1 - x0) > _ALONE:
-            key = (number, number, number)
-        else:
-            key = (y0 // _GROUP, x0 // _GROUP)
-        together.setdefault(key, []).append(number)
-    for key, numbers in together.items():
-        chosen = np.array(numbers, dtype=np.int64)
-        if key == (-1,):
-            yield chosen, Window(0, 0, 1, 1)
-            continue
-        part = windows[chosen]
-        low, high = part[:, :2].min(axis=0), part[:, 2:].max(axis=0)
-        yield chosen, Window(int(low[0]), int(low[1]), int(high[0]), int(high[1])).snap(BLOCK, shape)
-
-
-def _reduce_group(cube: Cube, head: Head, steps: slice, box: Box, cover: Coverage, window: Window) -> _Part:
-    """All days of a group of fields, a few at a time so that memory stays bounded."""
-    session_group = cube.group(head.snapshot)
-    days = np.arange(len(head.days))[steps]
-    batch = max(1, _PIXEL_DAYS // (window.shape[0] * window.shape[1]))
-    stats = statistics_of(box)
-    size = 0
-    parts: list[Values] = []
-    with counting() as counter, counting_tasks() as tasks:
-        for start in range(0, len(days), batch):
-            layers, read = _stored_layers(session_group, head, days[start : start + batch], box, window)
-            size += read
-            parts.append(combine([reduce_window(layers, window, cover, stats)], cover, stats))
-    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return _Part(values, size, counter.reads, len(tasks))
-
-
-def _stored_layers(
-    group: zarr.Group, head: Head, days: npt.NDArray[np.int64], box: Box, window: Window
-) -> tuple[dict[str, Layer], int]:
-    """The layers of some days as they are stored, and how many bytes that was."""
-    own = days[head.acquired[days]]
-    carried = head.carried_steps()[days]
-    # before the first acquisition nothing is stored: such a day's own step reads as missing
-    source = np.where(carried < 0, days, carried)
-    stored, place = np.unique(source, return_inverse=True)
-    layers: dict[str, Layer] = {}
-    size = 0
-    for name, variable in box.variables.items():
-        encoding = encoding_of(variable)
-        observed = np.full((len(days), *window.shape), encoding.fill, encoding.dtype)
-        raw = read_window(group, [name], own, window)
-        observed[head.acquired[days]] = raw[name]
-        layers |= observation_layer(name, variable, observed)
-        size += raw[name].nbytes
-        if variable.state:
-            names = {role: f"{name}_{role}" for role in ("filled", "sigma0", "age")}
-            found: Mapping[str, IntArray] = read_window(group, list(names.values()), stored, window)
-            size += sum(array.nbytes for array in found.values())
-            filled, sigma0, age = (found[name][place] for name in names.values())
-            state = State(filled, sigma0, age, day=0)
-            layers |= state_layers(name, variable, state, days - source)
-    return layers, size
+    tasks = []
+    for _, cover, batches in work:
+        shared = delayed(cover, pure=False)
+        tasks.append([delayed(reduce_stored, pure=False)(cube, head, days, fields.box, shared) for days in batches])
+    for (numbers, _, _), parts in zip(work, compute(*tasks), strict=True):
+        yield numbers, joined(parts)

@@ -9,7 +9,7 @@ the pixels of a field that crosses the window's edge travel with the partial.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,20 +95,51 @@ def reduce_window(
     InputError
         Layers and stats do not name the same layers, or times differ.
     """
-    asked = _asked(layers, stats)
-    times = _check_shapes(layers, window)
+    times = _check_shapes(layers, window.shape, window)
+    return _reduced(layers, window, cover.within(window), _key(cover), stats, times)
+
+
+def reduce_pixels(
+    layers: Mapping[str, Layer], window: Window, cover: Coverage, stats: Mapping[str, Sequence[str]]
+) -> Partial:
+    """Reduce pixels that were picked out already; what `reduce_window` makes of the whole window, bit for bit.
+
+    Parameters
+    ----------
+    layers
+        Name -> (time, 1, pixel): the pixels of `cover.within(window)`, in its order.
+    window, cover, stats
+        As for `reduce_window`.
+    """
     part = cover.within(window)
+    times = _check_shapes(layers, (1, len(part.row)), window)
+    picked = replace(part, row=np.zeros_like(part.row), col=np.arange(len(part.row), dtype=part.col.dtype))
+    return _reduced(layers, window, picked, _key(cover), stats, times, origin=(0, 0))
+
+
+def _reduced(
+    layers: Mapping[str, Layer],
+    window: Window,
+    part: Coverage,
+    key: tuple[int, int],
+    stats: Mapping[str, Sequence[str]],
+    times: int,
+    origin: tuple[int, int] | None = None,
+) -> Partial:
+    """`origin` is the (row, column) of the first pixel of the layers; the window's by default."""
+    asked = _asked(layers, stats)
     ordered = any(_ordered(columns) for columns in asked.values())
     some = np.diff(part.start) > 0
     done = np.flatnonzero(some & part.held) if ordered else np.empty(0, np.int64)
     crossing = np.repeat(~part.held, np.diff(part.start)) if ordered else np.zeros(len(part.number), bool)
     carried = np.flatnonzero(crossing)
+    origin = (window.y0, window.x0) if origin is None else origin
     found = {
-        name: _reduce_layer(layers[name], window, part, columns, done, carried, times)
+        name: _reduce_layer(layers[name], origin, part, columns, done, carried, times)
         for name, columns in asked.items()
     }
     names = {name: tuple(one.suffix for one in columns) for name, columns in asked.items()}
-    return Partial(window, _key(cover), names, part.number, done, part.number[carried], found)
+    return Partial(window, key, names, part.number, done, part.number[carried], found)
 
 
 def combine(
@@ -153,24 +184,30 @@ def combine(
 
 
 def _reduce_layer(
-    layer: Layer, window: Window, part: Coverage, columns: Sequence[Asked], done: Ints, carried: Ints, times: int
+    layer: Layer,
+    origin: tuple[int, int],
+    part: Coverage,
+    columns: Sequence[Asked],
+    done: Ints,
+    carried: Ints,
+    times: int,
 ) -> LayerPart:
     moments = np.zeros((times, len(part.number), MOMENTS))
-    arguments = _kernel_arguments(layer, window, part)
+    arguments = _kernel_arguments(layer, origin, part)
     kernels.moments_kernel(arguments[0].dtype)(*arguments, moments)
     wanted = _ordered(columns)
     in_order = np.full((times, len(done), len(wanted)), np.nan)
     if in_order.size:
         kernels.sorted_kernel(arguments[0].dtype)(*arguments, part.start, done, *_codes(wanted), in_order)
     pixels = _pixels_of(part, carried) if wanted else np.empty(0, np.int64)
-    raw = layer.data[:, part.row[pixels] - window.y0, part.col[pixels] - window.x0][:, None]
+    raw = layer.data[:, part.row[pixels] - origin[0], part.col[pixels] - origin[1]][:, None]
     return LayerPart(moments, in_order, Layer(np.ascontiguousarray(raw), layer.scale, layer.fill))
 
 
-def _kernel_arguments(layer: Layer, window: Window, part: Coverage) -> tuple[Any, ...]:
+def _kernel_arguments(layer: Layer, origin: tuple[int, int], part: Coverage) -> tuple[Any, ...]:
     data = layer.native
     fill, fills = layer.missing()
-    return data, fill, fills, layer.factor, window.y0, window.x0, part.row, part.col, part.weight, part.segment_start
+    return data, fill, fills, layer.factor, *origin, part.row, part.col, part.weight, part.segment_start
 
 
 def _codes(columns: Sequence[Asked]) -> tuple[Ints, Floats]:
@@ -243,12 +280,12 @@ def _asked(layers: Mapping[str, Layer], stats: Mapping[str, Sequence[str]]) -> d
     return {name: parse_stats(columns) for name, columns in stats.items()}
 
 
-def _check_shapes(layers: Mapping[str, Layer], window: Window) -> int:
+def _check_shapes(layers: Mapping[str, Layer], shape: tuple[int, int], window: Window) -> int:
     """The number of times; `GridError` or `InputError` when a layer does not fit."""
     for name, layer in layers.items():
-        if layer.data.shape[1:] != window.shape:
+        if layer.data.shape[1:] != shape:
             raise GridError(
-                f"Layer {name!r} has {layer.data.shape[1:]} pixels (rows, columns) but {window} has {window.shape}."
+                f"Layer {name!r} has {layer.data.shape[1:]} pixels (rows, columns) but {window} has {shape}."
             )
     times = {name: len(layer.data) for name, layer in layers.items()}
     if len(set(times.values())) > 1:
