@@ -8,19 +8,29 @@ read.
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from geofield.errors import LostRaceError, StoreUnavailableError
+from geofield.errors import ConfigurationError, LostRaceError, StoreUnavailableError
 from geofield.store import Location
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties, DeltaTable
 
 _APPLICATION = "geofield"
+_TRIES = 5
+LONGEST_KEPT = dt.timedelta(days=90)
+"""So long a table remembers which files it no longer needs; no `free` may keep them longer."""
+
+_PROPERTIES = {
+    # the log is the history of the table, and small; files are freed by `free`, and by nothing that happens unasked
+    "delta.logRetentionDuration": "interval 3650 days",
+    "delta.deletedFileRetentionDuration": f"interval {LONGEST_KEPT.days} days",
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class Table:
             return None
         # DataFusion's reader, not PyArrow's: the latter may abort the process when the interpreter exits.
         reader = snapshot.table.scan(columns=None if columns is None else list(columns), predicate=where)
-        return _plain(pa.table(reader))
+        return plain_types(pa.table(reader))
 
     def commit(
         self,
@@ -133,6 +143,73 @@ class Table:
             except OSError as error:
                 raise StoreUnavailableError(f"Table {self.key} cannot be cleaned: {error}") from error
 
+    def partitions(self, snapshot: Snapshot, column: str) -> list[str]:
+        """Values of a partition column that have files, sorted."""
+        if snapshot.table is None:
+            return []
+        return sorted({str(one[column]) for one in snapshot.table.partitions()})
+
+    def compact(self, column: str | None, values: Sequence[str], metadata: Mapping[str, Any] | None = None) -> int:
+        """Bring small files together, partition by partition; how many there are fewer.
+
+        The rows stay the same, and so does the transaction number: who has read the table before may append to it
+        after. Who replaces rows in files that are gone loses the race and tries again, and so does this.
+
+        Parameters
+        ----------
+        column, values
+            The partitions; None for a table without.
+
+        Raises
+        ------
+        LostRaceError
+            Others kept replacing rows of these files.
+        """
+        from deltalake import CommitProperties
+        from deltalake.exceptions import CommitFailedError, DeltaError
+
+        properties = CommitProperties(custom_metadata={name: str(value) for name, value in (metadata or {}).items()})
+        chosen = None if column is None else [(column, "in", list(values))]
+        for _ in range(_TRIES):
+            table = self.open().table
+            if table is None or (column is not None and not values):
+                return 0
+            try:
+                done = table.optimize.compact(partition_filters=chosen, commit_properties=properties)
+                if done["numFilesRemoved"]:
+                    table.create_checkpoint()
+            except CommitFailedError:
+                continue
+            except (OSError, DeltaError) as error:
+                raise StoreUnavailableError(f"Table {self.key} cannot be compacted: {error}") from error
+            return int(done["numFilesRemoved"]) - int(done["numFilesAdded"])
+        raise LostRaceError(f"The rows of {self.key} are being replaced by others; compact it later.")
+
+    def free(self, keep: dt.timedelta) -> int:
+        """Remove the files that no version of the last while needs; how many.
+
+        Parameters
+        ----------
+        keep
+            Versions of this while can still be read, and files that a writer has yet to commit are left alone. At most
+            `LONGEST_KEPT`.
+        """
+        from deltalake.exceptions import DeltaError
+
+        if not dt.timedelta(0) <= keep <= LONGEST_KEPT:
+            raise ConfigurationError(f"Versions are kept for 0 to {LONGEST_KEPT.days} days; got {keep}.")
+        table = self.open().table
+        if table is None:
+            return 0
+        hours = math.ceil(keep / dt.timedelta(hours=1))
+        try:
+            files = table.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
+            if files:  # an empty one would be a commit of its own
+                table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
+        except (OSError, DeltaError) as error:
+            raise StoreUnavailableError(f"Table {self.key} cannot be cleaned: {error}") from error
+        return len(files)
+
     def _create(self, schema: pa.Schema) -> DeltaTable:
         from deltalake import DeltaTable
 
@@ -141,6 +218,7 @@ class Table:
             schema=schema,
             mode="ignore",
             partition_by=list(self.partition_by) or None,
+            configuration=_PROPERTIES,
             storage_options=self.location.table_options() or None,
         )
 
@@ -159,7 +237,7 @@ def _write(table: DeltaTable, rows: pa.Table, replacing: str | None, properties:
         )
 
 
-def _plain(rows: pa.Table) -> pa.Table:
+def plain_types(rows: pa.Table) -> pa.Table:
     """DataFusion's view types as the ordinary ones, which PyArrow's joins and sorts take."""
     ordinary = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     return rows.cast(pa.schema([(item.name, ordinary.get(item.type, item.type)) for item in rows.schema]))
