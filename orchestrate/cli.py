@@ -14,6 +14,7 @@ import click
 
 from geofield.errors import ConfigurationError, GeofieldError
 from orchestrate.cliremoval import COMMANDS
+from orchestrate.cliupkeep import COMMANDS as UPKEEP
 from orchestrate.optionvalues import file_text, mapping_of, source_of, variables_of
 
 if TYPE_CHECKING:
@@ -427,7 +428,7 @@ def _write_rows(rows: Any, format_: str, out: Path | None) -> None:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}.") from error
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, *UPKEEP):
     cli.add_command(_command)
 
 

@@ -170,6 +170,7 @@ class _Runner:
         """Everything that one box needs. Whatever fails here is told in the receipt, and the next box goes on."""
         result = _BoxResult()
         self.receipt.boxes[box_id] = result.receipt  # now, so that a run that is stopped tells what it did
+        self._sweep(box_id)
         try:
             self._rounds(box_id, result)
         except Exception as error:
@@ -179,6 +180,14 @@ class _Runner:
             self.receipt.retries += result.retries
         for told in result.errors:
             self.progress.say(f"box {box_id} failed: {told['message']}")
+
+    def _sweep(self, box_id: str) -> None:
+        """Remove the branches of attempts that died long ago. They harm nobody, so nothing is lost where it fails."""
+        from geofield.cube.upkeep import sweep
+
+        with contextlib.suppress(GeofieldError, ValueError):
+            for name in sweep(self.store.cube(box_id)):
+                self.progress.say(f"box {box_id}: {name} was left behind by a run that died; removed")
 
     def _rounds(self, box_id: str, result: _BoxResult) -> None:
         """Look, plan, do; and look again when something was tried twice or another writer was at work."""
