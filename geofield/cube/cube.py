@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from geofield.cube.creation import MAIN, create_repository
 from geofield.cube.schema import Schema, create_arrays
 from geofield.errors import CorruptStoreError, LostRaceError, NotFoundError, StoreUnavailableError
 from geofield.store import Location
@@ -23,7 +23,6 @@ from geofield.store import Location
 if TYPE_CHECKING:
     import xarray as xr
 
-MAIN = "main"
 if "ICECHUNK_LOG" not in os.environ:
     # It warns whenever a directory is opened that commits there may race; ours are made under a lock.
     icechunk.set_logs_filter("error")
@@ -114,14 +113,10 @@ class Cube:
 
     def create(self, schema: Schema, metadata: Mapping[str, Any] | None = None) -> None:
         """Make the empty cube; nothing happens when it exists."""
-        storage = self.location.icechunk_storage(self.key)
         with self.location.lock(self.box_id):
-            if icechunk.Repository.exists(storage) and self._has_schema():
-                return
-            repository = _create_repository(storage)
-            session = repository.writable_session(MAIN)
-            create_arrays(zarr.group(store=session.store), schema)
-            session.commit(f"create {self.box_id}", metadata=dict(metadata or {}))
+            create_repository(
+                self.location, self.key, schema, _configuration(), f"create {self.box_id}", metadata or {}
+            )
 
     def beside(self, branch: str, schema: Schema) -> Cube:
         """A cube of other arrays on a branch of the same repository; made empty when it is not there."""
@@ -154,14 +149,6 @@ class Cube:
         swap(self, other.tip(), expected)
         other.repository.delete_branch(other.branch)
         self.__dict__.pop("schema", None)
-
-    def _has_schema(self) -> bool:
-        # a creation that was cut between the repository and its first commit left a bare repository
-        try:
-            session = self.repository.readonly_session(MAIN)
-            return "geofield" in zarr.open_group(session.store, mode="r").attrs
-        except FileNotFoundError:
-            return False
 
     def tip(self) -> str:
         """Id of the snapshot that the branch points to."""
@@ -305,12 +292,3 @@ def _configuration() -> icechunk.RepositoryConfig:
         splitting=icechunk.ManifestSplittingConfig.from_dict({icechunk.ManifestSplitCondition.AnyArray(): by_time})
     )
     return config
-
-
-def _create_repository(storage: icechunk.Storage) -> icechunk.Repository:
-    if icechunk.Repository.exists(storage):
-        return icechunk.Repository.open(storage, config=_configuration())
-    options: dict[str, Any] = {}
-    if "spec_version" in inspect.signature(icechunk.Repository.create).parameters:
-        options["spec_version"] = 1  # readable by every Icechunk that geofield supports
-    return icechunk.Repository.create(storage, config=_configuration(), **options)

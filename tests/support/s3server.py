@@ -121,6 +121,7 @@ class S3Server:
         self._recording = threading.Lock()
         self._counts: list[Counts] = []
         self._interferences: list[Interference] = []
+        self._observers: list[Callable[[str, str], object]] = []
         self._server: BaseWSGIServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -221,6 +222,18 @@ class S3Server:
             self._interferences.remove(interference)
 
     @contextlib.contextmanager
+    def observing(self, observer: Callable[[str, str], object]) -> Iterator[None]:
+        """Call `observer(method, key)` after each request was carried out and before it is answered.
+
+        It runs in the thread that called the interferences, and not after a refusal.
+        """
+        self._observers.append(observer)
+        try:
+            yield
+        finally:
+            self._observers.remove(observer)
+
+    @contextlib.contextmanager
     def ignoring_conditions(self) -> Iterator[None]:
         """Behave like a server that takes `If-None-Match` and `If-Match` on a write and does not look at them."""
         self.conditional_writes = False
@@ -247,6 +260,8 @@ class S3Server:
         else:
             with self._serving:
                 status, headers, content = _call(self._app, environ)
+            for observer in list(self._observers):
+                observer(method, key)
         start_response(status, headers)
         self._record(
             Request(
