@@ -15,6 +15,7 @@ __all__ = ["Acquisition", "ReadCounter", "Source", "count_read", "counting", "op
 _TYPES = {
     "simulated": "geofield.source.simulated:SimulatedSource.from_spec",
     "files": "geofield.source.files:FilesSource.from_spec",
+    "stac": "geofield.source.stac:StacSource.from_spec",
 }
 
 

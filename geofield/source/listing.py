@@ -41,7 +41,7 @@ def list_files(root: str, depth: int, anonymous: bool = False) -> dict[str, Mapp
     """
     system = _file_system(root, anonymous)
     base = system._strip_protocol(root).rstrip("/")
-    with _translated(root):
+    with translated(root):
         if not root.startswith("s3://"):
             found = system.find(base, maxdepth=depth, detail=True)
             is_there = os.path.isdir(base)
@@ -77,16 +77,17 @@ def _file_system(url: str, anonymous: bool) -> Any:
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def translated(what: str, key: str = "root") -> Iterator[None]:
+    """Failures of file systems inside the block in geofield's words; `key` is the setting that names the place."""
     try:
         yield
     except FileNotFoundError as error:
-        raise SourceError(f"There is nothing at {what}. Check `root`.") from error
+        raise SourceError(f"There is nothing at {what}. Check `{key}`.") from error
     except PermissionError as error:
-        raise AccessError(f"Listing {what} was refused: {error}. Check the credentials and the policy.") from error
+        raise AccessError(f"Reading {what} was refused: {error}. Check the credentials and the policy.") from error
     except _failures(what) as error:
         if type(error).__name__ in _CREDENTIAL_ERRORS:
-            raise AccessError(f"Listing {what} needs credentials: {error}") from error
+            raise AccessError(f"Reading {what} needs credentials: {error}") from error
         raise SourceUnavailableError(f"{what} did not answer: {error}. Try again later.") from error
 
 

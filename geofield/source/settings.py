@@ -61,4 +61,6 @@ def _fault(error: Any) -> str:
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, SourceError):  # says itself what was given, as far as that may be said
         return f"{key}: {str(cause).rstrip('.')}"
+    if key.startswith("auth"):  # a token that was written where the name of its variable belongs
+        return f"{key} (value not shown): {error['msg']}"
     return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
