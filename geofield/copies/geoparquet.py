@@ -7,6 +7,7 @@ import io
 import geopandas
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from geofield.errors import CrsError
 
@@ -39,11 +40,13 @@ def geoparquet_bytes(fields: geopandas.GeoDataFrame) -> bytes:
     # typed by name: a column without any value would otherwise have no type
     columns = {name: _typed(ordered[name], kind) for name, kind in _COLUMNS.items()}
     frame = geopandas.GeoDataFrame(columns, geometry=ordered.geometry.values, crs=fields.crs)
+    file = io.BytesIO()
+    frame.to_parquet(file, index=False, geometry_encoding="WKB", schema_version="1.1.0", write_covering_bbox=True)
+    table = pq.read_table(file)
+    # what pandas notes of its own types would make readers get those instead of the ordinary ones
+    plain = table.replace_schema_metadata({b"geo": table.schema.metadata[b"geo"]})
     target = io.BytesIO()
-    frame.to_parquet(
-        target, index=False, compression="zstd", geometry_encoding="WKB", schema_version="1.1.0",
-        write_covering_bbox=True,
-    )  # fmt: skip
+    pq.write_table(plain, target, compression="zstd")
     return target.getvalue()
 
 
