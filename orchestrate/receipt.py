@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrate.masking import mask_all
 from orchestrate.work import InboxCounts, Rates
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class BoxReceipt:
         The same for rows that a crash had left out.
     seconds
         Time taken by kind of work, what estimates are made of.
+    first_day_appended, last_day
+        The first of the days that this run appended; the cube's last day as far as this run knows. None: none.
     """
 
     days_appended: int = 0
@@ -70,11 +73,19 @@ class BoxReceipt:
     late: Late = field(default_factory=Late)
     mended: Late = field(default_factory=Late)
     seconds: dict[str, float] = field(default_factory=lambda: {"append": 0.0, "late": 0.0})
+    first_day_appended: str | None = None
+    last_day: str | None = None
 
     def add_append(self, report: Any) -> None:
         """Take over the counts of an append or a correction."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(report, name, 0))
+
+    def note_days(self, first: dt.date, last: dt.date, appended: int) -> None:
+        """Remember that `appended` of the days `first` to `last` were appended by this run: the last ones of them."""
+        self.last_day = max(self.last_day or "", last.isoformat())
+        if appended and self.first_day_appended is None:
+            self.first_day_appended = (last - dt.timedelta(days=appended - 1)).isoformat()
 
     def add_fill(self, report: Any, mended: bool) -> None:
         """Take over the counts of a fill from the cube."""
@@ -114,8 +125,9 @@ class Receipt:
     notices: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
+        """As JSON has it; whatever an error said, no secret is in it."""
+        value: dict[str, Any] = mask_all(asdict(self))
+        return value
 
 
 def write_receipt(store: Store, receipt: Receipt) -> str:

@@ -17,6 +17,7 @@ from geofield.errors import GeofieldError
 from orchestrate import cluster as clusters
 from orchestrate.boxlist import box_ids
 from orchestrate.inbox import InboxReport, read_inbox
+from orchestrate.logs import of_run
 from orchestrate.plan import last_day, plan
 from orchestrate.progress import Progress, Silent
 from orchestrate.receipt import BoxReceipt, Receipt, write_receipt
@@ -91,7 +92,9 @@ def run(
         if client is None:
             client = stack.enter_context(clusters.connect(held.cluster, held.workers))
         stack.enter_context(clusters.active(client))
-        return _Runner(opened, last, held, progress or Silent(), clusters.label(client)).run()
+        runner = _Runner(opened, last, held, progress or Silent(), clusters.label(client))
+        with of_run(runner.work.id):
+            return runner.run()
 
 
 @dataclass
@@ -196,6 +199,7 @@ class _Runner:
             self._rebuild(self._plan(state)[0], result)
             state = self._look(box_id, result)
         end = last_day(state.box, self.until)
+        result.receipt.last_day = None if state.cube.last is None else state.cube.last.isoformat()
         result.receipt.days_present = (
             0 if state.cube.last is None else _days(state.box.start, min(state.cube.last, end))
         )
@@ -248,6 +252,7 @@ class _Runner:
                     partial(append_days, first, last, source, state.ready, cube, results, self.work), result
                 )
                 result.receipt.add_append(report)
+                result.receipt.note_days(first, last, report.days_appended)
                 if report.days_present and result.retries > tried:
                     # published by the try whose rows then failed
                     result.receipt.days_appended += report.days_present
