@@ -97,10 +97,16 @@ def label(client: Any) -> str:
 
 @contextlib.contextmanager
 def _threads(workers: Workers) -> Iterator[Threads]:
+    from concurrent.futures import ThreadPoolExecutor
+
     import dask
 
     number = workers[1] if isinstance(workers, tuple) else workers or os.cpu_count() or 1
-    with dask.config.set(scheduler="threads", num_workers=number):
+    # One pool for all: without it every thread of the runner would get threads of its own from Dask.
+    with (
+        ThreadPoolExecutor(number, thread_name_prefix="tile") as pool,
+        dask.config.set(scheduler="threads", num_workers=number, pool=pool),
+    ):
         yield Threads(number)
 
 

@@ -28,6 +28,7 @@ class Settings(BaseModel):
     workers: int | tuple[int, int] | None = Field(None, description="a number, or (least, most)")
     max_pixels: int | None = Field(None, gt=0, description="largest box that add-box takes, pixels a day")
     look_back: int = Field(30, ge=0, le=4000, description="days that are compared with what the source offers now")
+    boxes_at_once: int = Field(4, ge=1, le=64, description="boxes that are worked on at the same time")
     retries: int = Field(3, ge=0, le=20, description="how often what may succeed later is tried again")
     retry_wait_s: float = Field(1.0, ge=0, description="wait before the first retry; doubled each time")
     debug: bool = Field(False, description="tracebacks of what nobody foresaw")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -15,7 +17,7 @@ _BARS = 12
 
 
 class Progress(Protocol):
-    """What a run tells while it works."""
+    """What a run tells while it works. Several threads tell it; each has one piece of work at a time."""
 
     def say(self, text: str) -> None:
         """A line worth reading."""
@@ -46,13 +48,23 @@ class Silent:
         """Nothing."""
 
 
+class _Piece(threading.local):
+    """What a thread is at."""
+
+    what = unit = ""
+    done = total = 0
+    told = 0.0
+    task: TaskID | None = None
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.done} of {self.total} {self.unit}"
+
+
 class Lines:
     """Plain lines, for logs: when something begins, every few seconds, and when it is over."""
 
     def __init__(self) -> None:
-        self._what, self._unit = "", ""
-        self._done = self._total = 0
-        self._told = 0.0
+        self._own = _Piece()
 
     def __enter__(self) -> Self:
         return self
@@ -67,19 +79,21 @@ class Lines:
 
     def begin(self, what: str, total: int, unit: str) -> None:
         """Remember what is going on."""
-        self._what, self._unit, self._total, self._done = what, unit, total, 0
-        self._told = time.monotonic()
+        own = self._own
+        own.what, own.unit, own.total, own.done = what, unit, total, 0
+        own.told = time.monotonic()
 
     def advance(self, done: int) -> None:
         """Tell where it stands, not too often."""
-        self._done += done
-        if time.monotonic() - self._told >= _EVERY_S and self._done < self._total:
-            self._told = time.monotonic()
-            self.say(f"{self._what}: {self._done} of {self._total} {self._unit}")
+        own = self._own
+        own.done += done
+        if time.monotonic() - own.told >= _EVERY_S and own.done < own.total:
+            own.told = time.monotonic()
+            self.say(str(own))
 
     def end(self) -> None:
         """Tell how far it came."""
-        self.say(f"{self._what}: {self._done} of {self._total} {self._unit}")
+        self.say(str(self._own))
 
 
 class Bars:
@@ -100,7 +114,7 @@ class Bars:
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._task: TaskID | None = None
+        self._own = _Piece()
         self._finished: list[TaskID] = []
 
     def __enter__(self) -> Self:
@@ -118,21 +132,22 @@ class Bars:
 
     def begin(self, what: str, total: int, unit: str) -> None:
         """A new bar."""
-        self._task = self._rich.add_task(what.replace("[", r"\["), total=total, unit=unit)
+        self._own.task = self._rich.add_task(what.replace("[", r"\["), total=total, unit=unit)
 
     def advance(self, done: int) -> None:
         """Move the bar."""
-        if self._task is not None:
-            self._rich.advance(self._task, done)
+        if self._own.task is not None:
+            self._rich.advance(self._own.task, done)
 
     def end(self) -> None:
         """Leave the bar as it stands."""
-        if self._task is not None:
-            self._rich.stop_task(self._task)
-            self._finished.append(self._task)
-            self._task = None
+        if self._own.task is not None:
+            self._rich.stop_task(self._own.task)
+            self._finished.append(self._own.task)
+            self._own.task = None
         if len(self._finished) > _BARS:  # more boxes than a terminal has lines
-            self._rich.remove_task(self._finished.pop(0))
+            with contextlib.suppress(IndexError):  # another thread was faster
+                self._rich.remove_task(self._finished.pop(0))
 
 
 def for_people(as_json: bool) -> Any:

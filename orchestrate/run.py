@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import geofield
 from geofield.errors import GeofieldError
 from orchestrate import cluster as clusters
 from orchestrate.boxlist import box_ids
+from orchestrate.crew import Crew
 from orchestrate.inbox import InboxReport, read_inbox
 from orchestrate.logs import of_run
 from orchestrate.plan import last_day, plan
@@ -122,14 +124,15 @@ class _Runner:
     def __init__(self, store: Store, until: dt.date, settings: Settings, progress: Progress, label: str) -> None:
         self.store, self.until, self.settings, self.progress = store, until, settings, progress
         self.work: Run = geofield.Run()
+        self.crew = Crew(settings.boxes_at_once)
+        self._receiving = threading.Lock()
         self.receipt = Receipt(self.work.id, geofield.__version__, _now(), until.isoformat(), label)
 
     def run(self) -> dict[str, Any]:
         """Do it; the receipt is written whatever happens."""
         try:
             self._read_inbox()
-            for box_id in box_ids(self.store):
-                self._work_on(box_id)
+            self.crew.work(box_ids(self.store), self._work_on)
         except GeofieldError as error:
             self.receipt.errors.append(fault(None, None, error))
         except (KeyboardInterrupt, SystemExit):
@@ -143,6 +146,9 @@ class _Runner:
 
     def _finish(self) -> None:
         self.receipt.finished = _now()
+        with self._receiving:  # a box that is still at work after a second Ctrl-C is told as far as it came
+            self.receipt.boxes = dict(sorted(self.receipt.boxes.items()))
+            self.receipt.errors.sort(key=lambda one: (one["box"] is not None, one["box"] or ""))
         self._retrying(partial(write_receipt, self.store, self.receipt), _BoxResult())
 
     # --- the inbox -------------------------------------------------------------------------------------------------
@@ -172,15 +178,17 @@ class _Runner:
     def _work_on(self, box_id: str) -> None:
         """Everything that one box needs. Whatever fails here is told in the receipt, and the next box goes on."""
         result = _BoxResult()
-        self.receipt.boxes[box_id] = result.receipt  # now, so that a run that is stopped tells what it did
+        with self._receiving:
+            self.receipt.boxes[box_id] = result.receipt  # now, so that a run that is stopped tells what it did
         self._sweep(box_id)
         try:
             self._rounds(box_id, result)
         except Exception as error:
             self._fail(box_id, error, result)
         finally:
-            self.receipt.errors += result.errors
-            self.receipt.retries += result.retries
+            with self._receiving:
+                self.receipt.errors += result.errors
+                self.receipt.retries += result.retries
         for told in result.errors:
             self.progress.say(f"box {box_id} failed: {told['message']}")
 
@@ -206,10 +214,10 @@ class _Runner:
         for _ in range(_ROUNDS):
             result.is_disturbed = False
             self._do(self._plan(state), state, result)
-            if not result.is_disturbed or result.errors:
+            if not result.is_disturbed or result.errors or self.crew.stopping.is_set():
                 break
             state = self._look(box_id, result)
-        if result.receipt.did_something and not result.errors:
+        if result.receipt.did_something and not result.errors and not self.crew.stopping.is_set():
             self._write_hint(state, max(end, state.cube.last or end))
 
     def _look(self, box_id: str, result: _BoxResult) -> BoxState:
@@ -222,6 +230,8 @@ class _Runner:
     def _do(self, steps: Sequence[Step], state: BoxState, result: _BoxResult) -> None:
         """One step after the other; that late fields fail does not keep the days from being appended."""
         for step in steps:
+            if self.crew.stopping.is_set():
+                break
             result.at = None
             try:
                 if isinstance(step, Append):
@@ -247,6 +257,8 @@ class _Runner:
         source, cube, results = store.source(box_id), store.cube(box_id), store.results(box_id)
         with self._shown(f"{box_id}: days", step.days, "days"), _timed(result.receipt, "append"):
             for first, last in _spans(step.start, step.end, DAYS_AT_ONCE):
+                if self.crew.stopping.is_set():
+                    break
                 result.at, tried = first, result.retries
                 report = self._retrying(
                     partial(append_days, first, last, source, state.ready, cube, results, self.work), result
@@ -314,7 +326,7 @@ class _Runner:
             try:
                 return call()
             except Exception as error:
-                if not may_succeed_later(error) or tries == self.settings.retries:
+                if not may_succeed_later(error) or tries == self.settings.retries or self.crew.stopping.is_set():
                     raise
                 self._wait(tries, str(error))
             tries += 1
@@ -324,7 +336,7 @@ class _Runner:
     def _wait(self, tries: int, reason: str) -> None:
         wait = self.settings.retry_wait_s * 2**tries
         self.progress.say(f"trying again in {wait:g} s ({tries + 1} of {self.settings.retries}): {reason}")
-        time.sleep(wait)
+        self.crew.wait(wait)
 
     @contextlib.contextmanager
     def _shown(self, what: str, total: int, unit: str) -> Iterator[None]:
