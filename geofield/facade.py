@@ -19,6 +19,7 @@ from geofield.pipeline.layers import cube_schema, value_columns
 from geofield.pipeline.removal import forget_fields, remove_box
 from geofield.pipeline.run import Run, package_version
 from geofield.recipe.variables import check_recipe
+from geofield.reduce.weights import WeightStore
 from geofield.registry import FieldRegistry
 from geofield.results.rows import KEY_COLUMNS, Results
 from geofield.source import open_source
@@ -187,7 +188,7 @@ class Store:
         if field_ids is not None:
             current = current[current["field_id"].isin(list(field_ids))]
         placed = place_fields(current, {box_id: box}, explain=False).table
-        return box_fields(box, placed)
+        return box_fields(box, placed, WeightStore(self.location, box_id))
 
     def rows(
         self,

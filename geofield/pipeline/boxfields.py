@@ -16,6 +16,7 @@ from geofield.fields import field_geometries
 from geofield.grid import BLOCK, Grid
 from geofield.recipe.digest import row_digest
 from geofield.reduce.coverage import Coverage, coverage
+from geofield.reduce.weights import WeightStore, polygon_keys
 from geofield.results.rows import FieldColumns
 
 _TOLERANCE = 1e-3  # of a pixel: how far a projected edge may lie from the true one
@@ -95,18 +96,24 @@ class BoxFields:
         return result
 
 
-def box_fields(box: Box, table: pd.DataFrame) -> BoxFields:
+def box_fields(box: Box, table: pd.DataFrame, kept: WeightStore | None = None) -> BoxFields:
     """Make the fields of a box ready.
 
     Parameters
     ----------
     table
         Current versions of the fields that have area inside the box: columns as the store keeps them.
+    kept
+        Where weights are kept; without it they are computed. The bits are the same.
     """
     grid = box.resolved
     ordered = table.sort_values("field_id").reset_index(drop=True)
     pixel = min(abs(grid.geobox.resolution.x), abs(grid.geobox.resolution.y))
-    cover = coverage(field_geometries(ordered, grid.crs, _TOLERANCE * pixel), grid.geobox)
+    shapes = field_geometries(ordered, grid.crs, _TOLERANCE * pixel)
+    if kept is None:
+        cover = coverage(shapes, grid.geobox)
+    else:
+        cover = kept.coverage(shapes, polygon_keys(ordered["geometry"], ordered["crs"]), grid.geobox)
     planted = [box.start if value is None or pd.isna(value) else value for value in ordered["planting_date"]]
     first = np.maximum(np.array(planted, dtype="datetime64[D]"), np.datetime64(box.start, "D"))
     last = np.array([None if pd.isna(value) else value for value in ordered["harvest_date"]], dtype="datetime64[D]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import geopandas as gpd
 import numpy as np
@@ -20,9 +20,11 @@ from geofield.errors import CrsError, GridError, InputError
 from geofield.grid import BLOCK, EDGE_TOLERANCE, Window, bounds_of, check_north_up, crs_of
 from geofield.projection import project, same_crs
 from geofield.reduce import kernels
+from geofield.reduce.centres import centre_cells
 
 Ints = npt.NDArray[np.int64]
 Geometries = npt.NDArray[np.object_]
+Rule = Literal["exact", "centre"]
 
 PROJECTED_TO = 1e-3
 """Edges of reprojected fields are within this part of a pixel of the true curve."""
@@ -80,6 +82,22 @@ class Coverage:
     def held(self) -> npt.NDArray[np.bool_]:
         """(field,) whether all pixels of the field are here; also for a field that has none."""
         return np.asarray(np.diff(self.start) == self.parts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Half the bytes in a task: exactextract's weights are float32 exactly, and a pixel is one number."""
+        state = dict(vars(self))
+        weight, (rows, columns) = self.weight.astype(np.float32), self.shape
+        if np.array_equal(weight, self.weight):
+            state["weight"] = weight
+        if rows * columns < 2**31:
+            state["cell"] = state.pop("row") * np.int32(columns) + state.pop("col")
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "cell" in state:
+            state["row"], state["col"] = np.divmod(state.pop("cell"), np.int32(state["geobox"].shape.x))
+        state["weight"] = state["weight"].astype(np.float64)
+        self.__dict__.update(state)
 
     def take(self, fields: npt.ArrayLike) -> Coverage:
         """The coverage of some fields, by number, in the order asked for.
@@ -148,8 +166,14 @@ class Coverage:
         )
 
 
-def coverage(fields: gpd.GeoDataFrame | gpd.GeoSeries, geobox: GeoBox, *, id_column: str | None = None) -> Coverage:
-    """Exact coverage of the pixels of a grid by fields.
+def coverage(
+    fields: gpd.GeoDataFrame | gpd.GeoSeries,
+    geobox: GeoBox,
+    *,
+    id_column: str | None = None,
+    rule: Rule = "exact",
+) -> Coverage:
+    """Coverage of the pixels of a grid by fields.
 
     Parameters
     ----------
@@ -160,6 +184,9 @@ def coverage(fields: gpd.GeoDataFrame | gpd.GeoSeries, geobox: GeoBox, *, id_col
         The grid of the whole box, north-up. Never a tile: weights computed per tile differ in their last digits.
     id_column
         The column that names the fields; by default the index does.
+    rule
+        `exact`: the share of each pixel's area. `centre`: 1 for pixels whose centre lies in the field, as rasterstats
+        counts them; small fields may have none.
 
     Raises
     ------
@@ -174,9 +201,34 @@ def coverage(fields: gpd.GeoDataFrame | gpd.GeoSeries, geobox: GeoBox, *, id_col
     -----
     The share of each pixel is the area of its intersection with the field, computed by exactextract (float32).
     """
+    ids = field_ids(fields, id_column)
+    return coverage_of(geobox, ids, pixel_weights(fields, geobox, ids, rule))
+
+
+@dataclass(frozen=True, eq=False)
+class PixelWeights:
+    """The weights of some fields, one field after another: what takes time to compute, and nothing else."""
+
+    covered: npt.NDArray[np.float64]
+    """(field,) share of the field's area inside the grid."""
+    counts: Ints
+    """(field,) pixels of each field."""
+    cells: npt.NDArray[Any]
+    """(pixel,) number of the pixel on the grid, row-major."""
+    weight: npt.NDArray[np.float64]
+    """(pixel,) share of the pixel that the field covers, above 0 to 1."""
+
+
+def pixel_weights(
+    fields: gpd.GeoDataFrame | gpd.GeoSeries,
+    geobox: GeoBox,
+    ids: npt.NDArray[Any] | None = None,
+    rule: Rule = "exact",
+) -> PixelWeights:
+    """Compute the weights of fields; see `coverage`. `ids` are for messages; the index by default."""
     check_north_up(geobox)
     target = crs_of(geobox)
-    ids = field_ids(fields, id_column)
+    ids = np.asarray(fields.index) if ids is None else ids
     shapes: Geometries = np.asarray(fields.geometry.array, dtype=object)
     _check_shapes(ids, shapes)
     if fields.crs is None:
@@ -185,8 +237,15 @@ def coverage(fields: gpd.GeoDataFrame | gpd.GeoSeries, geobox: GeoBox, *, id_col
         )
     pixel = min(abs(geobox.resolution.x), abs(geobox.resolution.y))
     shapes = project(shapes, fields.crs, target, PROJECTED_TO * pixel)
-    cells, weight, counts = _pixels(shapes, geobox)
-    return _sorted_coverage(geobox, ids, _covered(shapes, geobox), cells, weight, counts)
+    if rule not in _RULES:
+        raise InputError(f"coverage={rule!r} is no rule. Known are: {', '.join(_RULES)}.")
+    cells, weight, counts = _RULES[rule](shapes, geobox)
+    return PixelWeights(_covered(shapes, geobox), counts, cells, weight)
+
+
+def coverage_of(geobox: GeoBox, ids: npt.NDArray[Any], weights: PixelWeights) -> Coverage:
+    """The coverage that weights make, their pixels row-major in each field, or in the order of a coverage."""
+    return _sorted_coverage(geobox, ids, weights.covered, weights.cells, weights.weight, weights.counts)
 
 
 def field_ids(fields: gpd.GeoDataFrame | gpd.GeoSeries, id_column: str | None) -> npt.NDArray[Any]:
@@ -316,6 +375,13 @@ def _pixels(shapes: Geometries, geobox: GeoBox) -> tuple[npt.NDArray[Any], npt.N
     return _joined(cells, _cell_type(geobox)), _joined(weights, np.float64), counts
 
 
+def _centres(shapes: Geometries, geobox: GeoBox) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64], Ints]:
+    """As `_pixels`, with weight 1 where the centre lies inside."""
+    cells = [centre_cells(shape, geobox) for shape in shapes]
+    numbers = _joined(cells, _cell_type(geobox))
+    return numbers, np.ones(len(numbers)), np.array([len(one) for one in cells], dtype=np.int64)
+
+
 def _cell_type(geobox: GeoBox) -> type[np.integer[Any]]:
     """The narrowest type that numbers all cells."""
     return np.int32 if geobox.shape.y * geobox.shape.x < 2**31 else np.int64
@@ -383,3 +449,6 @@ def same_grid(one: GeoBox, other: GeoBox, tolerance: float = EDGE_TOLERANCE) -> 
         return False
     pixel = min(abs(one.resolution.x), abs(one.resolution.y))
     return bool(np.allclose(bounds_of(one), bounds_of(other), rtol=0, atol=tolerance * pixel))
+
+
+_RULES = {"exact": _pixels, "centre": _centres}
