@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from numba import types
 
-from geofield.reduce.statistics import COUNT, M2, MAJORITY, MAX, MEAN, MIN, QUANTILE, SUM, VARIETY
+from geofield.reduce.statistics import COUNT, FRACTION, M2, MAJORITY, MAX, MEAN, MIN, QUANTILE, SUM, VARIETY
 
 
 def _compiled(function: Callable[..., Any], signature: Any = None) -> Any:
@@ -262,6 +262,9 @@ def _statistics(value: Any, weight: Any, before: Any, n: int, codes: Any, quanti
             out[k] = _quantile(value, weight, before, n, quantiles[k])
         elif codes[k] == VARIETY:
             out[k] = n
+        elif codes[k] == FRACTION:
+            at = np.searchsorted(value[:n], quantiles[k])
+            out[k] = weight[at] / before[n] if at < n and value[at] == quantiles[k] else 0.0
         else:
             out[k] = _rarest_or_commonest(value, weight, n, codes[k])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from geofield.grid import Window
 from geofield.reduce import kernels
 from geofield.reduce.coverage import Coverage, Ints
 from geofield.reduce.layer import Layer
-from geofield.reduce.statistics import MOMENTS, Asked, from_moments, parse_stats
+from geofield.reduce.statistics import MOMENTS, Asked, PixelFunction, from_moments, parse_stats
 
 Floats = npt.NDArray[np.float64]
 
@@ -71,7 +72,7 @@ class Partial:
 
 
 def reduce_window(
-    layers: Mapping[str, Layer], window: Window, cover: Coverage, stats: Mapping[str, Sequence[str]]
+    layers: Mapping[str, Layer], window: Window, cover: Coverage, stats: Mapping[str, Sequence[str | PixelFunction]]
 ) -> Partial:
     """Reduce the pixels of one window for all fields that touch it, at all times at once.
 
@@ -100,7 +101,7 @@ def reduce_window(
 
 
 def reduce_pixels(
-    layers: Mapping[str, Layer], window: Window, cover: Coverage, stats: Mapping[str, Sequence[str]]
+    layers: Mapping[str, Layer], window: Window, cover: Coverage, stats: Mapping[str, Sequence[str | PixelFunction]]
 ) -> Partial:
     """Reduce pixels that were picked out already; what `reduce_window` makes of the whole window, bit for bit.
 
@@ -122,16 +123,18 @@ def _reduced(
     window: Window,
     part: Coverage,
     key: tuple[int, int],
-    stats: Mapping[str, Sequence[str]],
+    stats: Mapping[str, Sequence[str | PixelFunction]],
     times: int,
     origin: tuple[int, int] | None = None,
 ) -> Partial:
     """`origin` is the (row, column) of the first pixel of the layers; the window's by default."""
     asked = _asked(layers, stats)
-    ordered = any(_ordered(columns) for columns in asked.values())
     some = np.diff(part.start) > 0
-    done = np.flatnonzero(some & part.held) if ordered else np.empty(0, np.int64)
-    crossing = np.repeat(~part.held, np.diff(part.start)) if ordered else np.zeros(len(part.number), bool)
+    # a function of the caller's own gets all pixels of a field at once, in the end
+    whole = part.held & (not any(_of_pixels(columns) for columns in asked.values()))
+    ordered = any(_ordered(columns) or _of_pixels(columns) for columns in asked.values())
+    done = np.flatnonzero(some & whole) if ordered else np.empty(0, np.int64)
+    crossing = np.repeat(~whole, np.diff(part.start)) if ordered else np.zeros(len(part.number), bool)
     carried = np.flatnonzero(crossing)
     origin = (window.y0, window.x0) if origin is None else origin
     found = {
@@ -143,7 +146,7 @@ def _reduced(
 
 
 def combine(
-    partials: Sequence[Partial], cover: Coverage, stats: Mapping[str, Sequence[str]]
+    partials: Sequence[Partial], cover: Coverage, stats: Mapping[str, Sequence[str | PixelFunction]]
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Statistics of all fields from the partials of all windows that they touch, in any order.
 
@@ -176,7 +179,7 @@ def combine(
         for one in wanted:
             if one.statistic.needs == "moments":
                 columns[f"{name}_{one.suffix}"] = from_moments(one, moments)
-        in_order = _ordered(wanted)
+        in_order = _ordered(wanted) + _of_pixels(wanted)
         if in_order:
             values = _combine_ordered(partials, cover, name, in_order, times)
             columns |= {f"{name}_{one.suffix}": values[..., k] for k, one in enumerate(in_order)}
@@ -199,7 +202,7 @@ def _reduce_layer(
     in_order = np.full((times, len(done), len(wanted)), np.nan)
     if in_order.size:
         kernels.sorted_kernel(arguments[0].dtype)(*arguments, part.start, done, *_codes(wanted), in_order)
-    pixels = _pixels_of(part, carried) if wanted else np.empty(0, np.int64)
+    pixels = _pixels_of(part, carried) if wanted or _of_pixels(columns) else np.empty(0, np.int64)
     raw = layer.data[:, part.row[pixels] - origin[0], part.col[pixels] - origin[1]][:, None]
     return LayerPart(moments, in_order, Layer(np.ascontiguousarray(raw), layer.scale, layer.fill))
 
@@ -217,6 +220,11 @@ def _codes(columns: Sequence[Asked]) -> tuple[Ints, Floats]:
 def _ordered(columns: Sequence[Asked]) -> list[Asked]:
     """Those that need the pixels in order of value."""
     return [one for one in columns if one.statistic.needs == "pairs"]
+
+
+def _of_pixels(columns: Sequence[Asked]) -> list[Asked]:
+    """Those that are functions of the caller's own."""
+    return [one for one in columns if one.statistic.needs == "pixels"]
 
 
 def _pixels_of(part: Coverage, segments: Ints) -> Ints:
@@ -241,8 +249,10 @@ def _combine_ordered(
 ) -> Floats:
     """(time, field, statistic): as computed, or from the carried pixels of fields that lie in several windows."""
     found = np.full((times, len(cover.ids), len(columns)), np.nan)
+    in_order = _ordered(columns)
     for partial in partials:
-        found[:, partial.done] = partial.layers[name].ordered
+        if partial.done.size:  # nothing is, when a function of pixels was asked for
+            found[:, partial.done] = partial.layers[name].ordered
     segments = np.unique(np.concatenate([partial.carried for partial in partials])).astype(np.int64)
     if not segments.size:
         return found
@@ -253,13 +263,29 @@ def _combine_ordered(
         # A carried segment's place among the taken ones: they are in the same order.
         at = np.searchsorted(segments, partial.carried)
         raw[:, 0, _pixels_of(pieces, at)] = _decoded(partial.layers[name].pixels)[:, 0]
-    values = np.full((times, len(fields), len(columns)), np.nan)
+    values = np.full((times, len(fields), len(in_order)), np.nan)
     column = np.arange(len(pieces.weight), dtype=np.int32)
     kernels.sorted_kernel(raw.dtype)(
         raw, 0.0, False, 1.0, 0, 0, np.zeros_like(column), column, pieces.weight, pieces.segment_start, pieces.start,
-        np.arange(len(fields)), *_codes(columns), values,
+        np.arange(len(fields)), *_codes(in_order), values,
     )  # fmt: skip
-    found[:, fields] = values
+    found[:, fields, : len(in_order)] = values
+    for k, one in enumerate(_of_pixels(columns), len(in_order)):
+        found[:, fields, k] = _of_functions(one, raw[:, 0], pieces)
+    return found
+
+
+def _of_functions(asked: Asked, raw: Floats, pieces: Coverage) -> Floats:
+    """(time, field): the caller's function of the valid pixels of each field; NaN where there is none."""
+    function = asked.statistic.function
+    assert function is not None
+    edges = pieces.segment_start[pieces.start]
+    found = np.full((len(raw), len(pieces.ids)), np.nan)
+    for time, values in enumerate(raw):
+        for field, (low, high) in enumerate(pairwise(edges.tolist())):
+            valid = ~np.isnan(values[low:high])
+            if valid.any():
+                found[time, field] = function(values[low:high][valid], pieces.weight[low:high][valid])
     return found
 
 
@@ -272,7 +298,9 @@ def _decoded(layer: Layer) -> Floats:
     return value
 
 
-def _asked(layers: Mapping[str, Layer], stats: Mapping[str, Sequence[str]]) -> dict[str, tuple[Asked, ...]]:
+def _asked(
+    layers: Mapping[str, Layer], stats: Mapping[str, Sequence[str | PixelFunction]]
+) -> dict[str, tuple[Asked, ...]]:
     if set(layers) != set(stats):
         raise InputError(
             f"Layers and their statistics have to name the same: layers are {sorted(layers)}, stats {sorted(stats)}."

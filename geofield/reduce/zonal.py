@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.array as da
@@ -15,16 +15,19 @@ import numpy.typing as npt
 import xarray as xr
 from dask.highlevelgraph import HighLevelGraph
 
-from geofield.errors import GridError, InputError
+from geofield.errors import GridError, InputError, StatisticError
 from geofield.grid import BLOCK, Window, bounds_of, crs_of, crs_text
-from geofield.reduce.coverage import Coverage, coverage, same_grid
+from geofield.reduce.coverage import Coverage, Rule, same_grid
+from geofield.reduce.coverage import coverage as compute_coverage
 from geofield.reduce.layer import Layer
 from geofield.reduce.partial import Partial, combine, reduce_window
 from geofield.reduce.raster import REGULAR, Raster, open_raster
-from geofield.reduce.statistics import parse_stats
+from geofield.reduce.statistics import PixelFunction, parse_stats
 
 Floats = npt.NDArray[np.float64]
 
+WEIGHTED = ("weighted_mean", "weighted_sum")
+"""Statistics that take a second raster."""
 WINDOW = 2048
 """Side in pixels of the largest window that is read at once."""
 PIXELS_AT_ONCE = 64_000_000
@@ -34,9 +37,12 @@ PIXELS_AT_ONCE = 64_000_000
 def zonal_stats(
     data: xr.DataArray | xr.Dataset,
     fields: gpd.GeoDataFrame | gpd.GeoSeries | Coverage,
-    stats: Sequence[str] = ("mean",),
+    stats: Sequence[str | PixelFunction] = ("mean",),
     *,
     id_column: str | None = None,
+    coverage: Rule = "exact",
+    weights: xr.DataArray | None = None,
+    geometry: bool = False,
 ) -> xr.Dataset:
     """Coverage-weighted statistics of fields, as exactextract defines them.
 
@@ -49,9 +55,18 @@ def zonal_stats(
     fields
         Polygons with a CRS, in any CRS; or `coverage(fields, data.odc.geobox)`, computed once for many calls.
     stats
-        exactextract's names: `count`, `mean`, `stdev`, `median`, `quantile(q=0.25)`, ...
+        exactextract's names: `count`, `mean`, `stdev`, `median`, `quantile(q=0.25)`, `frac(value=4)`, ...; with
+        `weights` also `weighted_mean` and `weighted_sum`; functions `name(values, coverage)` of your own, called for
+        each field and time with its valid pixels.
     id_column
         The column that names the fields; by default the index does.
+    coverage
+        `exact`: each pixel counts with the share of its area that the field covers. `centre`: wholly, where its centre
+        lies in the field, as rasterstats counts.
+    weights
+        A second raster on the grid of the data, with or without time.
+    geometry
+        Add the polygons as the coordinate `geometry` (field), with their CRS in its attributes, as xvec expects.
 
     Returns
     -------
@@ -74,12 +89,26 @@ def zonal_stats(
     -----
     The bits of the result do not depend on chunks, on Dask, or on which other fields are asked for.
     """
+    plain = tuple(one for one in stats if one not in WEIGHTED)
+    parse_stats(plain)
+    raster = open_raster(data)
+    cover = _cover(raster, fields, id_column, coverage)
+    found = _reduced(raster, cover, plain)
+    asked = [one for one in stats if one in WEIGHTED]
+    if asked:
+        found |= _weighted(raster, cover, weights, asked)
+    result = xr.Dataset(found)
+    return _with_geometry(result, fields) if geometry else result
+
+
+def _reduced(raster: Raster, cover: Coverage, stats: tuple[str | PixelFunction, ...]) -> dict[str, xr.DataArray]:
+    """`<variable>_<stat>` -> (field, time) or (field,)."""
     wanted = [one.suffix for one in parse_stats(stats)]
     if "count" not in stats:
         wanted.remove("count")
-    raster = open_raster(data)
-    cover = _cover(raster, fields, id_column)
-    task = _Task(cover, list(_windows(cover)), tuple(stats), wanted)
+    if not wanted:
+        return {}
+    task = _Task(cover, list(_windows(cover)), stats, wanted)
     found = {}
     for name, variable in raster.variables.items():
         values = _lazy(variable, task) if variable.chunks is not None else _eager(variable, task)
@@ -88,12 +117,60 @@ def zonal_stats(
         for k, column in enumerate(wanted):
             dims, array = (("field",), values[k, 0]) if dimension is None else (("field", dimension), values[k].T)
             found[f"{name}_{column}"] = xr.DataArray(array, dims=dims, coords=coords)
-    return xr.Dataset(found)
+    return found
 
 
-def _cover(raster: Raster, fields: gpd.GeoDataFrame | gpd.GeoSeries | Coverage, id_column: str | None) -> Coverage:
+def _weighted(
+    raster: Raster, cover: Coverage, weights: xr.DataArray | None, asked: Sequence[str | PixelFunction]
+) -> dict[str, xr.DataArray]:
+    """sum(c w x) and sum(c w x) / sum(c w) over the valid pixels x; missing where one of them has no weight w."""
+    if weights is None:
+        raise StatisticError(f"{' and '.join(map(str, asked))} need a second raster: pass it as `weights=`.")
+    second = open_raster(weights)
+    if not same_grid(second.geobox, raster.geobox, REGULAR):
+        raise GridError(f"The weights are of another grid than the data: {_described(second)}; {_described(raster)}.")
+    if len(second.variables) != 1:
+        raise InputError(f"The weights are one raster; got the variables {', '.join(second.variables)}.")
+    (by,) = (_decoded(one) for one in second.variables.values())
+    found: dict[str, xr.DataArray] = {}
+    for name, variable in raster.variables.items():
+        value = _decoded(variable)
+        # without coordinates: the grids are the same, their numbers may differ in the last digit
+        share = xr.DataArray(by.data, dims=(*by.dims[:-2], *value.dims[-2:]))
+        there = value.notnull()
+        layers = {
+            "product": value * share,
+            "weight": share.where(there),
+            "lost": share.isnull().where(there).astype(np.float64),
+        }
+        order = (..., *value.dims[-2:])
+        part = replace(raster, variables={key: layer.transpose(*order) for key, layer in layers.items()})
+        sums = _reduced(part, cover, ("sum",))
+        total = sums["product_sum"].where(sums["lost_sum"] == 0)
+        columns = {"weighted_sum": total, "weighted_mean": total / sums["weight_sum"]}
+        found |= {f"{name}_{one}": columns[str(one)] for one in asked}
+    return found
+
+
+def _decoded(variable: xr.DataArray) -> xr.DataArray:
+    """Physical values, NaN where missing."""
+    fill = _fill(variable)
+    values = variable.astype(np.float64)
+    return values if fill is None else values.where(variable != fill)
+
+
+def _with_geometry(result: xr.Dataset, fields: gpd.GeoDataFrame | gpd.GeoSeries | Coverage) -> xr.Dataset:
+    if isinstance(fields, Coverage):
+        raise InputError("A coverage holds no polygons: pass the fields themselves to get `geometry`.")
+    shapes = xr.DataArray(np.asarray(fields.geometry.array, dtype=object), dims="field", attrs={"crs": fields.crs})
+    return result.assign_coords(geometry=shapes)
+
+
+def _cover(
+    raster: Raster, fields: gpd.GeoDataFrame | gpd.GeoSeries | Coverage, id_column: str | None, rule: Rule
+) -> Coverage:
     if not isinstance(fields, Coverage):
-        return coverage(fields, raster.geobox, id_column=id_column)
+        return compute_coverage(fields, raster.geobox, id_column=id_column, rule=rule)
     if not same_grid(fields.geobox, raster.geobox, REGULAR):
         raise GridError(
             f"The coverage is of another grid than the data. Coverage: {_described(fields)}; data: "
@@ -146,7 +223,7 @@ class _Task:
 
     cover: Coverage
     windows: list[tuple[Window, Coverage]]
-    stats: tuple[str, ...]
+    stats: tuple[str | PixelFunction, ...]
     columns: list[str]
 
     @property
@@ -226,7 +303,7 @@ def _reduce_pieces(
     dtype: np.dtype[Any],
     fill: float | None,
     window: Window,
-    stats: tuple[str, ...],
+    stats: tuple[str | PixelFunction, ...],
 ) -> Partial:
     """Put chunks side by side and reduce them; pixels of chunks that no field touches are never looked at."""
     pixels = np.zeros((times, *window.shape), dtype)
@@ -239,11 +316,13 @@ def _reduce_pieces(
 
 
 def _reduce(
-    pixels: npt.NDArray[Any], fill: float | None, window: Window, part: Coverage, stats: tuple[str, ...]
+    pixels: npt.NDArray[Any], fill: float | None, window: Window, part: Coverage, stats: tuple[str | PixelFunction, ...]
 ) -> Partial:
     return reduce_window({"": Layer(np.asarray(pixels), fill=fill)}, window, part, {"": stats})
 
 
-def _combined(partials: list[Partial], cover: Coverage, stats: tuple[str, ...], columns: list[str]) -> Floats:
+def _combined(
+    partials: list[Partial], cover: Coverage, stats: tuple[str | PixelFunction, ...], columns: list[str]
+) -> Floats:
     found = combine(partials, cover, {"": stats})
     return np.stack([found[f"_{name}"] for name in columns])
