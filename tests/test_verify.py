@@ -15,7 +15,7 @@ import shapely
 import zarr
 
 from geofield.cube.cube import Cube, to_day
-from geofield.pipeline import fill_late_fields
+from geofield.pipeline import fill_late_fields, publish
 from geofield.pipeline.verify import Finding, verify
 from geofield.pipeline.verify.rows import current_fields
 from tests.support.upkept import DAYS, SHAPES, Upkept, field_rows
@@ -494,6 +494,47 @@ def test_a_field_that_went_back_to_an_earlier_polygon_is_healthy(store: Upkept) 
     for shape in (SHAPES["last"].buffer(-10), SHAPES["last"]):
         store.registry.accept(field_rows(last=shape), "again.geojson", {})
     assert verify(store.location) == []
+
+
+# --- copies ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(store: Upkept) -> Upkept:
+    publish(store.location, store.box, store.cube, store.registry.current(), zarr=True, cog=False, fields=False)
+    return store
+
+
+ROOT = "published/b/cube.zarr/zarr.json"
+
+
+def test_a_copy_of_what_is_there_is_healthy(copied: Upkept) -> None:
+    assert verify(copied.location) == []
+    publish(copied.location, copied.box, copied.cube, copied.registry.current(), zarr=True, cog=True, fields=True)
+    assert verify(copied.location, deep=True) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b'"geofield:snapshot": "', b'"geofield:snapshot": "X', "which the cube does not have"),
+        (b'"geofield:snapshot"', b'"other"', "is no copy of a cube"),
+        (b"{", b"", "is no copy of a cube"),
+    ],
+)
+def test_a_copy_of_what_is_not_there_is_found(copied: Upkept, old: bytes, new: bytes, said: str) -> None:
+    text = copied.location.read(ROOT)
+    assert old in text
+    copied.location.write(ROOT, text.replace(old, new, 1))
+    finding = check(copied, "copies broken", said=said)
+    assert "--box b --zarr" in finding.advice
+
+
+def test_a_copy_of_more_days_than_the_cube_has_is_found(copied: Upkept) -> None:
+    root = json.loads(copied.location.read(ROOT))
+    root["consolidated_metadata"]["metadata"]["time"]["shape"] = [7]
+    copied.location.write(ROOT, json.dumps(root).encode())
+    check(copied, "copies broken", said="shows 7 days, the cube holds 6")
 
 
 # --- what dies ------------------------------------------------------------------------------------------------------

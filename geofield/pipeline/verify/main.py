@@ -20,6 +20,7 @@ from geofield.pipeline.run import Run
 from geofield.pipeline.verify.cubes import check_cube
 from geofield.pipeline.verify.findings import UNREADABLE, Finding, listed, unreadable
 from geofield.pipeline.verify.pixels import check_shards, check_states
+from geofield.pipeline.verify.published import check_copy
 from geofield.pipeline.verify.registry import check_fields
 from geofield.pipeline.verify.rows import RowsState, check_rows, mend_rows
 from geofield.registry import FieldRegistry
@@ -56,6 +57,7 @@ def verify(
     Digests are recomputed from the acquisitions that the cube lists. Footprints are not stored, so a digest counts as
     explained when some choice of the day's acquisitions gives it. Whether the source would say the same today is for
     `changed_days`, and whether the server still honours conditions (I8) for `Location.probe`: nothing stored shows it.
+    Of the published copies it is checked that the state they name is there, not their pixels.
     """
     boxes, findings = _read_boxes(location)
     registry = FieldRegistry(location)
@@ -123,7 +125,8 @@ class _Checking:
         findings += shards or check_states(self.box, parts, deep=self.deep)
         # rows from a cube that is not whole would only copy what is wrong with it
         self.is_whole = not any(one.is_open for one in findings)
-        return [*missing, *findings, *self._check_rows(repair=repair and self.is_whole), *left]
+        copies = check_copy(self.location, self.cube, len(parts.head.days))
+        return [*missing, *findings, *self._check_rows(repair=repair and self.is_whole), *left, *copies]
 
     def _pending(self) -> Box | None:
         try:
