@@ -113,7 +113,7 @@ def _check_schema(box: Box, schema: Schema, pending: Box | None) -> Iterator[Fin
     )
     yield Finding(
         box.id, "box", "broken", f"boxes/{box.id}.json does not describe the cube that is there: {what}.",
-        "Bring the file back as it was; to change a box, use `geofield change-box`.",
+        "Bring the file back as it was; to change a box, use `geofield add-box --replace`.",
     )  # fmt: skip
 
 
