@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def test_ctrl_c_finishes_what_is_in_hand_and_leaves_a_receipt(tmp_path: Path, mo
 
     monkeypatch.setattr(geofield.pipeline, "append_days", append)
     crew = Crew(1)
-    monkeypatch.setattr("orchestrate.run.Crew", lambda size: crew)
+    monkeypatch.setattr(sys.modules["orchestrate.run"], "Crew", lambda size: crew)
     with pytest.raises(KeyboardInterrupt):
         run(store, day(20))
     monkeypatch.undo()
