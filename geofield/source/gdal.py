@@ -32,8 +32,8 @@ OPTIONS: dict[str, Any] = {
     "VSI_CACHE_SIZE": 16 * 1024 * 1024,
     # ... and forgotten when it is closed: a reprocessed scene may come under the same name.
     "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsicurl/",
-    # The first range tells whether a file is there and how long it is: no HEAD before it.
-    "CPL_VSIL_CURL_USE_HEAD": "NO",
+    # Length by HEAD: without it GDAL asks for the whole file, twice, and breaks off (seen with GDAL 3.10).
+    "CPL_VSIL_CURL_USE_HEAD": "YES",
     # Decoded blocks; the default is 5 % of the machine for every worker process on it.
     "GDAL_CACHEMAX": 128 * 1024 * 1024,
     # Servers that are busy say so (429, 5xx); waits double: 0.5, 1, 2, 4 seconds.
