@@ -128,8 +128,9 @@ def encode(layout: Layout, name: str, values: npt.NDArray[Any], first: tuple[int
     if values.size:
         array[...] = values
     offset = first or (0,) * values.ndim
+    # zarr writes chunks in any order
     return {
-        _key(name, _moved(key, offset)): value.to_bytes() for key, value in chunks.items() if not key.endswith(".json")
+        _key(name, _moved(key, offset)): chunks[key].to_bytes() for key in sorted(chunks) if not key.endswith(".json")
     }
 
 
