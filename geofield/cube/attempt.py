@@ -1,7 +1,13 @@
 """An attempt: some days built beside `main` and published by one compare-and-swap.
 
-States of an attempt: absent; grown (a branch with longer arrays and no pixels); written (a snapshot with everything);
-published (`main` points to it, the branch is gone). Readers of `main` see only the first and the last.
+States of an attempt: absent; begun (a branch that points to where it began: nothing but a name by which it can be swept
+away); written (one snapshot with everything, which no branch points to); published (`main` points to it, the branch is
+gone). Readers of `main` see only the first and the last, and so does everybody who asks for the past: no snapshot holds
+days without their pixels.
+
+Arrays are grown in the session that is written through, never in a commit of its own. An Icechunk session with changes
+cannot be forked; a fork can be changed and then pickled, so the same growth is repeated in the fork that tasks of other
+processes get. Merging them brings the growth back as often as there are forks, always the same.
 """
 
 from __future__ import annotations
@@ -9,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from geofield.cube.cube import Cube, array_of, read_head, swap, to_date
+from geofield.cube.cube import Cube, array_of, swap, to_date
+from geofield.cube.schema import Schema
 from geofield.errors import LostRaceError, MissingDaysError, StoreUnavailableError
 
 PREFIX = "attempt-"
@@ -53,6 +60,21 @@ class Amendment:
     items: str
 
 
+class Fork:
+    """What a task writes through.
+
+    In the process of the attempt it is the attempt's own session, which threads may share: it has everything cached
+    that was read so far. Pickled, it becomes the bytes of a fork, which each task loads for itself.
+    """
+
+    def __init__(self, session: icechunk.Session, pickled: Callable[[], bytes]) -> None:
+        self.session = session
+        self._pickled = pickled
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytes, (self._pickled(),)
+
+
 class Attempt:
     """Days on their way into a cube.
 
@@ -72,33 +94,24 @@ class Attempt:
         self.branch = f"{PREFIX}{name}"
         self.first_step = -1
         self._session: icechunk.Session | None = None
+        self._days: Sequence[NewDay] = ()
 
     def grow(self, days: Sequence[NewDay]) -> None:
-        """Lengthen the arrays for consecutive days and commit that on the branch.
+        """Begin, and lengthen the arrays for consecutive days.
 
         Raises
         ------
         MissingDaysError
             The first day does not follow the last one of the cube.
         """
-        repository = self.cube.repository
+        self.begin()
         with _translated(f"begin attempt {self.branch}"):
-            repository.create_branch(self.branch, self.base)
-            session = repository.writable_session(self.branch)
-            group = zarr.open_group(session.store, mode="r+")
-            head = read_head(group, self.base)
-            _check_order(self.cube.box_id, head.days, [day.day for day in days])
-            self.first_step = len(head.days)
-            _append(group, "time", np.array([day.day for day in days], dtype=np.int64))
-            _append(group, "acquired", np.array([day.acquired for day in days], dtype=np.bool_))
-            _append(group, "digest", np.stack([day.digests for day in days]))
-            length = self.first_step + len(days)
-            array_of(group, "items").resize((length,))
-            for spec in self.cube.schema.arrays:
-                array = array_of(group, spec.name)
-                array.resize((length, *array.shape[1:]))
-            session.commit(f"grow to {length} days")  # a session with changes cannot be forked
-            self._session = repository.writable_session(self.branch)
+            group = zarr.open_group(self._open().store, mode="r+")
+            present = np.asarray(array_of(group, "time"), dtype=np.int64)
+            _check_order(self.cube.box_id, present, [day.day for day in days])
+            self.first_step = len(present)
+            self._days = tuple(days)
+            _grow(group, self._days, self.cube.schema)
 
     def begin(self) -> None:
         """Branch off without growing: days that are there are to be amended."""
@@ -106,48 +119,55 @@ class Attempt:
             self.cube.repository.create_branch(self.branch, self.base)
             self._session = self.cube.repository.writable_session(self.branch)
 
-    def fork(self) -> bytes:
-        """A pickled fork: each task loads its own, writes through it and hands it back."""
-        return pickle.dumps(self._open().fork())
+    def fork(self) -> Fork:
+        """What every task gets; see `load_fork`."""
+        return Fork(self._open(), self._pickled_fork)
+
+    def _pickled_fork(self) -> bytes:
+        with _translated(f"fork attempt {self.branch}"):
+            fork = self.cube.repository.writable_session(self.branch).fork()
+            if self._days:
+                _grow(zarr.open_group(fork.store, mode="r+"), self._days, self.cube.schema)
+            return pickle.dumps(fork)
 
     def write(
         self,
-        forks: Iterable[icechunk.session.ForkSession],
+        forks: Iterable[icechunk.Session],
         items: Sequence[str],
         message: str,
         metadata: Mapping[str, Any],
     ) -> str:
-        """Bring the forks' shards together and commit them with the days' items; the snapshot's id."""
+        """Make a snapshot of the forks' shards and the days' items; its id."""
         with _translated(f"write attempt {self.branch}"):
-            session, group = self._merged(forks)
+            session = self._merged(forks)
+            group = zarr.open_group(session.store, mode="r+")
             array_of(group, "items")[self.first_step : self.first_step + len(items)] = np.array(items, dtype=object)
-            return session.commit(message, metadata=json.loads(json.dumps(metadata)))
+            return session.flush(message, metadata=json.loads(json.dumps(metadata)))
 
     def amend(
         self,
-        forks: Iterable[icechunk.session.ForkSession],
+        forks: Iterable[icechunk.Session],
         first_step: int,
         days: Sequence[Amendment],
         message: str,
         metadata: Mapping[str, Any],
     ) -> str:
-        """Bring the forks' shards together with what is said of the days from `first_step` on; the snapshot's id."""
+        """Make a snapshot of the forks' shards and what is said of the days from `first_step` on; its id."""
         with _translated(f"write attempt {self.branch}"):
-            session, group = self._merged(forks)
+            session = self._merged(forks)
+            group = zarr.open_group(session.store, mode="r+")
             steps = slice(first_step, first_step + len(days))
             array_of(group, "acquired")[steps] = np.array([day.acquired for day in days])
             array_of(group, "digest")[steps] = np.stack([day.digests for day in days])
             array_of(group, "items")[steps] = np.array([day.items for day in days], dtype=object)
-            return session.commit(message, metadata=json.loads(json.dumps(metadata)))
+            return session.flush(message, metadata=json.loads(json.dumps(metadata)))
 
-    def _merged(self, forks: Iterable[icechunk.session.ForkSession]) -> tuple[icechunk.Session, zarr.Group]:
+    def _merged(self, forks: Iterable[icechunk.Session]) -> icechunk.Session:
         session = self._open()
-        changed = [fork for fork in forks if fork.has_uncommitted_changes]
-        if changed:
-            session.merge(*changed)
-        else:  # a session that was forked can only be committed after a merge
-            session = self.cube.repository.writable_session(self.branch)
-        return session, zarr.open_group(session.store, mode="r+")
+        others = [fork for fork in forks if isinstance(fork, icechunk.ForkSession) and fork.has_uncommitted_changes]
+        if others:
+            session.merge(*others)
+        return session
 
     def publish(self, snapshot: str) -> None:
         """Make everything of the attempt visible at once.
@@ -158,15 +178,15 @@ class Attempt:
             `main` is no longer where the attempt began, or the attempt was swept away as a dead one.
         """
         try:
-            self._check_alive(snapshot)
+            self._check_alive()
             swap(self.cube, snapshot, self.base)
         finally:
             self.abandon()
 
-    def _check_alive(self, snapshot: str) -> None:
+    def _check_alive(self) -> None:
         # what a swept attempt wrote may be collected as garbage at any moment: it must not become the present
         try:
-            alive = self.cube.repository.lookup_branch(self.branch) == snapshot
+            alive = self.cube.repository.lookup_branch(self.branch) == self.base
         except icechunk.IcechunkError:
             alive = False
         if not alive:
@@ -182,10 +202,22 @@ class Attempt:
         return self._session
 
 
-def load_fork(pickled: bytes) -> icechunk.session.ForkSession:
-    """A task's own fork of an attempt."""
-    fork: icechunk.session.ForkSession = pickle.loads(pickled)
-    return fork
+def load_fork(fork: Fork | bytes) -> icechunk.Session:
+    """What a task writes through and hands back: its own fork when it came from another process."""
+    if isinstance(fork, Fork):
+        return fork.session
+    loaded: icechunk.ForkSession = pickle.loads(fork)
+    return loaded
+
+
+def _grow(group: zarr.Group, days: Sequence[NewDay], schema: Schema) -> None:
+    """Lengthen every array, and write what is known of the days before a pixel is read."""
+    _append(group, "time", np.array([day.day for day in days], dtype=np.int64))
+    _append(group, "acquired", np.array([day.acquired for day in days], dtype=np.bool_))
+    _append(group, "digest", np.stack([day.digests for day in days]))
+    for name in ("items", *(spec.name for spec in schema.arrays)):
+        array = array_of(group, name)
+        array.resize((array.shape[0] + len(days), *array.shape[1:]))
 
 
 def _append(group: zarr.Group, name: str, values: npt.NDArray[Any]) -> None:

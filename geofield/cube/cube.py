@@ -7,7 +7,7 @@ import datetime as dt
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import icechunk
@@ -17,6 +17,7 @@ import zarr
 
 from geofield.cube.creation import MAIN, create_repository
 from geofield.cube.schema import Schema, create_arrays
+from geofield.cube.together import together
 from geofield.errors import CorruptStoreError, LostRaceError, NotFoundError, StoreUnavailableError
 from geofield.store import Location
 
@@ -27,6 +28,7 @@ if "ICECHUNK_LOG" not in os.environ:
     # It warns whenever a directory is opened that commits there may race; ours are made under a lock.
     icechunk.set_logs_filter("error")
 _DAYS_PER_MANIFEST = 64
+_CHUNKS_PER_MANIFEST = 8  # of the arrays with a few days in a chunk, which the manifest holds itself
 _UNTIL, _STAMP = "until-", "%Y%m%dT%H%M%S.%f"
 
 
@@ -86,6 +88,7 @@ class Cube:
         self.location = location
         self.box_id = box_id
         self.branch = branch
+        self._latest: tuple[str, zarr.Group] | None = None  # the present when it was last asked for
 
     @property
     def key(self) -> str:
@@ -149,6 +152,7 @@ class Cube:
         swap(self, other.tip(), expected)
         other.repository.delete_branch(other.branch)
         self.__dict__.pop("schema", None)
+        self._latest = None
 
     def tip(self) -> str:
         """Id of the snapshot that the branch points to."""
@@ -180,17 +184,27 @@ class Cube:
 
     def group(self, as_of: str | dt.datetime | None = None) -> zarr.Group:
         """The Zarr group, read-only."""
-        return zarr.open_group(self.session(as_of).store, mode="r")
+        return self._opened(as_of)[1]
+
+    def _opened(self, as_of: str | dt.datetime | None) -> tuple[str, zarr.Group]:
+        """Id of a snapshot, and its group. To open the snapshot that was the present a moment ago asks nobody again."""
+        if self._latest is not None and as_of == self._latest[0]:
+            return self._latest
+        session = self.session(as_of)
+        found = (session.snapshot_id, zarr.open_group(session.store, mode="r"))
+        if as_of is None:
+            self._latest = found
+        return found
 
     @cached_property
     def schema(self) -> Schema:
         """What the cube holds now."""
-        return read_schema(self.group())
+        return read_schema((self._latest or self._opened(None))[1])
 
     def head(self, as_of: str | dt.datetime | None = None) -> Head:
         """The days of a published state."""
-        session = self.session(as_of)
-        return read_head(zarr.open_group(session.store, mode="r"), session.snapshot_id)
+        snapshot, group = self._opened(as_of)
+        return read_head(group, snapshot)
 
     def open(
         self,
@@ -235,10 +249,7 @@ def swap(cube: Cube, snapshot: str, expected: str) -> None:
     repository = cube.repository
     lost = LostRaceError(f"Another writer published box {cube.box_id} first.")
     try:
-        with cube.location.lock(cube.box_id):
-            # On a directory Icechunk's own check is not atomic; under the lock it is.
-            if repository.lookup_branch(cube.branch) != expected:
-                raise lost
+        with cube.location.lock(cube.box_id):  # on a directory Icechunk's own check is atomic under the lock only
             repository.reset_branch(cube.branch, snapshot, from_snapshot_id=expected)
     except icechunk.IcechunkError as error:
         found = repository.lookup_branch(cube.branch)
@@ -259,8 +270,8 @@ def read_schema(group: zarr.Group) -> Schema:
 
 def read_head(group: zarr.Group, snapshot: str) -> Head:
     """The days of an open group."""
-    days = np.asarray(array_of(group, "time")[:], dtype=np.int64)
-    acquired = np.asarray(array_of(group, "acquired")[:], dtype=np.bool_)
+    found = together({name: partial(np.asarray, array_of(group, name)) for name in ("time", "acquired")})
+    days, acquired = found["time"].astype(np.int64), found["acquired"].astype(np.bool_)
     if len(days) != len(acquired) or (len(days) > 1 and not (np.diff(days) == 1).all()):
         raise CorruptStoreError(f"Snapshot {snapshot} does not hold consecutive days.")
     return Head(snapshot, days, acquired)
@@ -285,10 +296,17 @@ def to_date(day: int | np.integer[Any]) -> dt.date:
 
 
 def _configuration() -> icechunk.RepositoryConfig:
-    by_time: dict[Any, int] = {icechunk.ManifestSplitDimCondition.DimensionName("time"): _DAYS_PER_MANIFEST}
+    time = icechunk.ManifestSplitDimCondition.DimensionName("time")
+    small = icechunk.ManifestSplitCondition.name_matches("^(digest|items)$")
+    by_time: dict[Any, Any] = {
+        small: {time: _CHUNKS_PER_MANIFEST},
+        icechunk.ManifestSplitCondition.AnyArray(): {time: _DAYS_PER_MANIFEST},
+    }
     config = icechunk.RepositoryConfig.default()
-    # unsplit manifests are rewritten whole by every append
     config.manifest = icechunk.ManifestConfig(
-        splitting=icechunk.ManifestSplittingConfig.from_dict({icechunk.ManifestSplitCondition.AnyArray(): by_time})
+        # by default Icechunk fetches the manifests of coordinates ahead; nobody here asks for those of x and y
+        preload=icechunk.ManifestPreloadConfig(max_total_refs=0, preload_if=icechunk.ManifestPreloadCondition.false()),
+        # unsplit manifests are rewritten whole by every append
+        splitting=icechunk.ManifestSplittingConfig.from_dict(by_time),
     )
     return config

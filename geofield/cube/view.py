@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from xarray.core import indexing
 
 from geofield.cube.cube import Cube, Head, array_of, read_head, read_schema, to_day
 from geofield.cube.schema import ArraySpec, Schema
+from geofield.cube.together import together
 from geofield.encoding import IntArray
 from geofield.errors import InputError, NotFoundError
 from geofield.grid import Window
@@ -32,7 +34,13 @@ def read_window(
     steps
         Ascending, each once. Only these are read.
     """
-    return {name: _read_steps(array_of(group, name), steps, window) for name in names}
+    return together({name: partial(_read_steps, array_of(group, name), steps, window) for name in names})
+
+
+def write_window(group: zarr.Group, arrays: Mapping[str, IntArray], step: int, window: Window) -> None:
+    """Write a window of one step of some arrays: name -> (y, x) stored integers."""
+    place = (step, *window.slices)
+    together({name: partial(array_of(group, name).__setitem__, place, data) for name, data in arrays.items()})
 
 
 def _read_steps(array: zarr.Array[Any], steps: npt.NDArray[np.int64], window: Window) -> IntArray:

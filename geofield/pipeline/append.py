@@ -13,7 +13,7 @@ import pyarrow as pa
 from dask.base import compute
 from dask.delayed import Delayed, delayed
 
-from geofield.cube.attempt import Attempt, NewDay
+from geofield.cube.attempt import Attempt, Fork, NewDay
 from geofield.cube.cube import Cube, Head, to_date, to_day
 from geofield.cube.view import read_digests
 from geofield.errors import LostRaceError, MissingDaysError
@@ -101,17 +101,12 @@ def append_days(
     """
     run = run or Run()
     check_recipe(fields.box, source.bands())
-    check_schema(fields.box, cube)
     tell = progress or (lambda days: None)
     report = AppendReport()
     tries = 0
-    while True:
-        head = cube.head()
-        todo = _missing_days(fields, head, start, end)
-        present = (end - start).days + 1 - len(todo)
-        if not todo:
-            tell(present - report.days_appended - report.days_present)
-            return replace(report, days_present=present - report.days_appended)
+    head = cube.head()
+    check_schema(fields.box, cube)
+    while todo := _missing_days(fields, head, start, end):
         window = todo[:WINDOW]
         try:
             done, rows = _append_window(window, source, fields, cube, head, run, f"{run.id}-{window[0]}-{tries}")
@@ -119,10 +114,17 @@ def append_days(
             tries += 1
             if tries == _TRIES:
                 raise
+            head = cube.head()
             continue
-        written = results.commit(rows, run.metadata("append", window))
+        written = results.commit(rows, run.metadata("append", window), is_daily=True)
         report += replace(done, rows_written=written)
         tell(len(window))
+        if len(window) == len(todo):
+            break  # published: nobody has to be asked whether it is there
+        head = cube.head()
+    present = (end - start).days + 1 - report.days_appended
+    tell(present)
+    return replace(report, days_present=present)
 
 
 def _missing_days(fields: BoxFields, head: Head, start: dt.date, end: dt.date) -> list[dt.date]:
@@ -243,7 +245,7 @@ def _cover_in(cover: Coverage, job: TileJob) -> Coverage | None:
 def _chain(
     job: TileJob,
     days: Sequence[TileDay],
-    fork: bytes,
+    fork: Fork,
     cover: Coverage | None,
     ranks: Mapping[dt.date, Delayed],
     box_id: str,

@@ -20,9 +20,9 @@ import zarr
 from dask.base import compute
 from dask.delayed import Delayed, delayed
 
-from geofield.cube.attempt import Amendment, Attempt, load_fork
-from geofield.cube.cube import Cube, Head, array_of, to_date, to_day
-from geofield.cube.view import read_digests, read_items
+from geofield.cube.attempt import Amendment, Attempt, Fork, load_fork
+from geofield.cube.cube import Cube, Head, to_date, to_day
+from geofield.cube.view import read_digests, read_items, read_window, write_window
 from geofield.encoding import IntArray
 from geofield.errors import LostRaceError
 from geofield.pipeline.boxfields import BoxFields
@@ -73,7 +73,7 @@ class _Day:
 class _Carry:
     """What one day hands to the next. `states` is None while the state is what is stored."""
 
-    fork: icechunk.session.ForkSession
+    fork: icechunk.Session
     states: dict[str, State] | None = None
     counts: dict[int, Counts] = field(default_factory=dict)
     reads: int = 0
@@ -108,8 +108,8 @@ def correct_days(
     """
     run = run or Run()
     for number in range(_TRIES):
-        check_schema(fields.box, cube)
         head = cube.head()
+        check_schema(fields.box, cube)
         if not len(head.days) or to_day(start) > int(head.days[-1]):
             return CorrectionReport()
         comparison = _compare(max(start, to_date(head.days[0])), source, fields, cube, head)
@@ -263,7 +263,7 @@ def _acquired_before(head: Head, step: int) -> tuple[int, int] | None:
 def _chain(
     job: TileJob,
     work: Sequence[_Day],
-    fork: bytes,
+    fork: Fork,
     orders: Mapping[dt.date, Delayed],
     tile: tuple[int, int],
     name: str,
@@ -278,10 +278,10 @@ def _chain(
 
 
 def correct_tile_day(
-    job: TileJob, day: _Day, before: _Carry | bytes, order: Mapping[str, tuple[str, ...]] | None, is_last: bool
+    job: TileJob, day: _Day, before: _Carry | Fork | bytes, order: Mapping[str, tuple[str, ...]] | None, is_last: bool
 ) -> _Carry:
     """One task: a tile of a day whose digest differs."""
-    carry = _Carry(load_fork(before)) if isinstance(before, bytes) else before
+    carry = before if isinstance(before, _Carry) else _Carry(load_fork(before))
     group = zarr.open_group(carry.fork.store, mode="r+")
     states = carry.states if carry.states is not None else load_states(job, group)
     counts = dict(carry.counts)
@@ -308,8 +308,8 @@ def correct_tile_day(
 
 
 def _stored(job: TileJob, group: zarr.Group, step: int) -> dict[str, IntArray]:
-    rows, columns = job.window.slices
-    return {spec.name: np.asarray(array_of(group, spec.name)[step, rows, columns]) for spec in job.schema.arrays}
+    names = [spec.name for spec in job.schema.arrays]
+    return {name: found[0] for name, found in read_window(group, names, np.array([step]), job.window).items()}
 
 
 def _arrays(job: TileJob, observed: Mapping[str, IntArray], states: Mapping[str, State]) -> dict[str, IntArray]:
@@ -323,12 +323,11 @@ def _write_changed(
     job: TileJob, group: zarr.Group, step: int, stored: Mapping[str, IntArray], new: Mapping[str, IntArray]
 ) -> int:
     """Write the shards whose numbers differ; a shard of fill alone is removed. How many there were."""
-    rows, columns = job.window.slices
-    written = 0
+    changed = {}
     for spec in job.schema.arrays:
         empty = np.full(job.window.shape, spec.encoding.fill, spec.encoding.dtype)
         value, standing = new.get(spec.name, empty), stored.get(spec.name, empty)
         if not np.array_equal(value, standing):
-            array_of(group, spec.name)[step, rows, columns] = value
-            written += 1
-    return written
+            changed[spec.name] = value
+    write_window(group, changed, step, job.window)
+    return len(changed)

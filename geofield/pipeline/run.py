@@ -6,6 +6,7 @@ import datetime as dt
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -30,6 +31,7 @@ class Run:
         }
 
 
+@cache  # reading it takes a millisecond, and every commit says it of four packages
 def package_version(name: str) -> str:
     """The installed version of a distribution, `unknown` when it runs from a bare checkout."""
     try:

@@ -17,10 +17,9 @@ import numpy as np
 import zarr
 
 from geofield.boxes import Box
-from geofield.cube.attempt import load_fork
-from geofield.cube.cube import array_of
+from geofield.cube.attempt import Fork, load_fork
 from geofield.cube.schema import Schema
-from geofield.cube.view import read_window
+from geofield.cube.view import read_window, write_window
 from geofield.encoding import IntArray
 from geofield.grid import Window
 from geofield.pipeline.layers import observation_layer, state_layers, statistics_of
@@ -82,7 +81,7 @@ class Outcome:
 class Carry:
     """What one day hands to the next: the fork that was written through, the state, the outcomes so far."""
 
-    fork: icechunk.session.ForkSession
+    fork: icechunk.Session
     states: dict[str, State] | None = None
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -125,7 +124,7 @@ def counting_tasks() -> Iterator[list[str]]:
 def run_tile_day(
     job: TileJob,
     day: TileDay,
-    before: Carry | bytes,
+    before: Carry | Fork | bytes,
     cover: Coverage | None,
     ranks: Mapping[str, tuple[str, ...]] | None,
     is_last: bool,
@@ -135,7 +134,7 @@ def run_tile_day(
     Parameters
     ----------
     before
-        What the day before handed over; for the first day of a window a pickled fork of the attempt.
+        What the day before handed over; for the first day of a window a fork of the attempt.
     cover
         The fields' weights in the tile, None when no field touches it.
     ranks
@@ -146,7 +145,7 @@ def run_tile_day(
     names = _counted.get()
     if names is not None:
         names.append(f"{job.box.id} {day.date}")
-    carry = Carry(load_fork(before)) if isinstance(before, bytes) else before
+    carry = before if isinstance(before, Carry) else Carry(load_fork(before))
     group = zarr.open_group(carry.fork.store, mode="r+")
     states = carry.states
     if states is None and (day.acquired or cover is not None):
@@ -227,13 +226,12 @@ def advanced(box: Box, states: Mapping[str, State], observed: Mapping[str, IntAr
 def _write(
     job: TileJob, group: zarr.Group, step: int, observed: Mapping[str, IntArray], states: Mapping[str, State]
 ) -> int:
-    rows, columns = job.window.slices
-    written = 0
-    for spec in job.schema.arrays:
-        data = observed[spec.variable] if spec.role == "observation" else getattr(states[spec.variable], spec.role)
-        array_of(group, spec.name)[step, rows, columns] = data
-        written += bool((data != spec.encoding.fill).any())
-    return written
+    arrays = {
+        spec.name: observed[spec.variable] if spec.role == "observation" else getattr(states[spec.variable], spec.role)
+        for spec in job.schema.arrays
+    }
+    write_window(group, arrays, step, job.window)
+    return sum(bool((arrays[spec.name] != spec.encoding.fill).any()) for spec in job.schema.arrays)
 
 
 def _layers(
