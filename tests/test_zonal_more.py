@@ -184,3 +184,25 @@ def test_xvec_takes_the_vector_cube() -> None:
     found = geofield.zonal_stats(raster(VALUES), FIELDS, ["mean"], geometry=True)
     cube = found.swap_dims(field="geometry").xvec.set_geom_indexes("geometry", crs=found["geometry"].attrs["crs"])
     assert cube.xvec.query("geometry", shapely.Point(502560, 5487440))["v_mean"].size == 1
+
+
+def test_batches_of_fields_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = [shapely.Point(*RNG.uniform((500100, 5487100), (502700, 5489900))).buffer(90) for _ in range(60)]
+    fields = gpd.GeoDataFrame(geometry=shapes, index=RNG.permutation(60), crs="EPSG:32631")
+    whole = geofield.zonal_stats(raster(VALUES), fields, ["mean", "median"], geometry=True)
+    monkeypatch.setattr("geofield.reduce.zonal.FEW_FIELDS", 10)
+    monkeypatch.setattr("geofield.reduce.zonal.FIELD_PIXELS", 2500)
+    calls = []
+    compute = geofield.reduce.zonal.compute_coverage
+
+    def counted(part: gpd.GeoDataFrame, *args: object, **named: object) -> object:
+        calls.append(len(part))
+        return compute(part, *args, **named)
+
+    monkeypatch.setattr("geofield.reduce.zonal.compute_coverage", counted)
+    parts = geofield.zonal_stats(raster(VALUES), fields, ["mean", "median"], geometry=True)
+    assert len(calls) > 3
+    assert sum(calls) == 60
+    assert parts.identical(whole)
+    with pytest.raises(InputError, match="occurs 2 times"):
+        geofield.zonal_stats(raster(VALUES), pd.concat([fields, fields.iloc[:1]]), ["mean"])

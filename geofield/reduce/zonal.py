@@ -17,7 +17,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from geofield.errors import GridError, InputError, StatisticError
 from geofield.grid import BLOCK, Window, bounds_of, crs_of, crs_text
-from geofield.reduce.coverage import Coverage, Rule, same_grid
+from geofield.reduce.coverage import Coverage, Ints, Rule, field_ids, same_grid
 from geofield.reduce.coverage import coverage as compute_coverage
 from geofield.reduce.layer import Layer
 from geofield.reduce.partial import Partial, combine, reduce_window
@@ -30,6 +30,10 @@ WEIGHTED = ("weighted_mean", "weighted_sum")
 """Statistics that take a second raster."""
 WINDOW = 2048
 """Side in pixels of the largest window that is read at once."""
+FIELD_PIXELS = 8_000_000
+"""Pixels of fields whose weights are held at once."""
+FEW_FIELDS = 1000
+"""So many fields are not worth counting."""
 PIXELS_AT_ONCE = 64_000_000
 """Pixels (of all times) read at once from data that are neither in memory nor Dask arrays."""
 
@@ -92,6 +96,13 @@ def zonal_stats(
     plain = tuple(one for one in stats if one not in WEIGHTED)
     parse_stats(plain)
     raster = open_raster(data)
+    batches = _batches(raster, fields)
+    if len(batches) > 1:
+        assert not isinstance(fields, Coverage)
+        field_ids(fields, id_column)  # each id once, over all batches
+        options = {"id_column": id_column, "coverage": coverage, "weights": weights, "geometry": geometry}
+        parts = [zonal_stats(data, fields.iloc[batch], stats, **options) for batch in batches]  # type: ignore[arg-type]
+        return xr.concat(parts, "field").isel(field=np.argsort(np.concatenate(batches)))
     cover = _cover(raster, fields, id_column, coverage)
     found = _reduced(raster, cover, plain)
     asked = [one for one in stats if one in WEIGHTED]
@@ -99,6 +110,23 @@ def zonal_stats(
         found |= _weighted(raster, cover, weights, asked)
     result = xr.Dataset(found)
     return _with_geometry(result, fields) if geometry else result
+
+
+def _batches(raster: Raster, fields: gpd.GeoDataFrame | gpd.GeoSeries | Coverage) -> list[Ints]:
+    """Numbers of fields whose weights are held at once: neighbours, so that windows are read about once.
+
+    One batch when a coverage is given, and for Dask arrays, whose graph has to hold all weights anyway.
+    """
+    if isinstance(fields, Coverage) or any(one.chunks is not None for one in raster.variables.values()):
+        return [np.arange(len(fields.ids) if isinstance(fields, Coverage) else len(fields))]
+    if len(fields) <= FEW_FIELDS or fields.crs is None:
+        return [np.arange(len(fields))]
+    shapes = fields.geometry.to_crs(crs_text(crs_of(raster.geobox)))
+    resolution = raster.geobox.resolution
+    pixels = shapes.area / abs(resolution.x * resolution.y) + shapes.length / min(abs(resolution.x), abs(resolution.y))
+    order = np.argsort(shapes.hilbert_distance().to_numpy(), kind="stable")
+    batch = np.cumsum(np.nan_to_num(pixels.to_numpy()[order])) // FIELD_PIXELS
+    return [np.sort(part) for part in np.split(order, np.flatnonzero(np.diff(batch)) + 1)]
 
 
 def _reduced(raster: Raster, cover: Coverage, stats: tuple[str | PixelFunction, ...]) -> dict[str, xr.DataArray]:
