@@ -62,10 +62,10 @@ def test_verify_takes_an_age_in_hours(store: Store, capsys: pytest.CaptureFixtur
 
 def test_a_run_sweeps_what_died_long_ago(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.cube("b").repository.create_branch("attempt-x", store.cube("b").tip())
-    run(store, day(4), settings=Settings(retry_wait_s=0))
+    run(store, day(5), settings=Settings(retry_wait_s=0))
     assert set(store.cube("b").repository.list_branches()) == {"main", "attempt-x"}
     monkeypatch.setattr(upkeep, "sweep", partial(upkeep.sweep, older_than=dt.timedelta(0)))
-    run(store, day(4), settings=Settings(retry_wait_s=0))
+    run(store, day(6), settings=Settings(retry_wait_s=0))
     assert set(store.cube("b").repository.list_branches()) == {"main"}
 
 
