@@ -65,8 +65,8 @@ class Access:
         A header of HTTP.
     sign
         Whose signed addresses are needed.
-    drivers
-        What GDAL may take a file for; None: anything. An address in a catalogue is somebody else's choice, and some of
+    only_plain_rasters
+        GeoTIFF and JPEG 2000, by the file's name. An address in a catalogue is somebody else's choice, and some of
         GDAL's formats (VRT) name further files, those of this machine among them.
     """
 
@@ -76,7 +76,7 @@ class Access:
     profile: str | None = None
     auth: Auth | None = None
     sign: Literal["planetary-computer"] | None = None
-    drivers: tuple[str, ...] | None = None
+    only_plain_rasters: bool = False
 
     def headers(self, url: str) -> dict[str, str]:
         """Of a request to `url`."""

@@ -105,9 +105,8 @@ def open_raster(href: str, access: Access = PLAIN) -> Iterator[rasterio.DatasetR
         The file is not there, or cannot be decoded.
     """
     path = gdal_path(signed(href) if access.sign else href)
-    drivers = None if access.drivers is None else list(access.drivers)
     try:
-        with _environment(href, access), rasterio.open(path, sharing=False, driver=drivers) as dataset:
+        with _environment(href, access), rasterio.open(path, sharing=False, driver=_driver(href, access)) as dataset:
             yield dataset
     except RasterioError as error:
         raise _translated(error, href, path) from error
@@ -123,6 +122,13 @@ def _environment(href: str, access: Access) -> rasterio.Env:
     if access.requester_pays:
         options["AWS_REQUEST_PAYER"] = "requester"
     return rasterio.Env(session=S3Session(access.profile), **options)
+
+
+def _driver(href: str, access: Access) -> str | None:
+    """Rasterio takes one driver: that of the name, where not all are admitted."""
+    if not access.only_plain_rasters:
+        return None
+    return "JP2OpenJPEG" if href.lower().endswith((".jp2", ".j2k")) else "GTiff"
 
 
 def _translated(error: RasterioError, href: str, path: str) -> Exception:

@@ -17,7 +17,7 @@ _TRIES = 4
 
 
 def signed(href: str) -> str:
-    """The address with a token of its container; addresses outside of Azure's storage as they are.
+    """The address with a token of its container; addresses outside of Azure's storage, or signed already, as they are.
 
     A token is asked for once, kept by the process, and asked for anew when it has less than a minute left.
 
@@ -31,12 +31,13 @@ def signed(href: str) -> str:
     sas = _sas()
     try:
         parts = urlsplit(href)
-        if (parts.hostname or "").endswith(sas.BLOB_STORAGE_DOMAIN):
-            account, container = sas.parse_blob_url(parts)
-            with _lock:  # one request for the threads that read side by side
-                # signing asks with ten tries, minutes in which the task could be tried elsewhere: have the token ready
-                sas.get_token(account, container, retry_total=_TRIES, retry_backoff_factor=0.5)
-        return str(sas.sign_url(href))
+        if not (parts.hostname or "").endswith(sas.BLOB_STORAGE_DOMAIN) or parts.query:
+            return href
+        account, container = sas.parse_blob_url(parts)
+        with _lock:  # one request for the threads that read side by side
+            # not by way of its `sign`, whose ten tries take minutes in which the task could be tried elsewhere
+            token = sas.get_token(account, container, retry_total=_TRIES, retry_backoff_factor=0.5)
+        return str(token.sign(href).href)
     except requests.HTTPError as error:
         status = None if error.response is None else error.response.status_code
         if status in (401, 403):

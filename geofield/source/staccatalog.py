@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
-import requests
 from pystac.utils import make_absolute_href
 from pystac_client import ItemSearch
 from pystac_client.exceptions import APIError
@@ -38,7 +37,7 @@ class CatalogIO(StacApiIO):
     """Reads JSON from HTTP, S3 and folders. Busy servers and cut connections are tried again."""
 
     def __init__(self, access: Access) -> None:
-        super().__init__(timeout=_TIMEOUT_S, max_retries=None, request_modifier=self._authorise)
+        super().__init__(timeout=_TIMEOUT_S, max_retries=None)
         self._access = access
 
     def request(
@@ -57,9 +56,10 @@ class CatalogIO(StacApiIO):
         AccessError, SourceError
             It refused, or there is no such address.
         """
+        own = {**(headers or {}), **self._access.headers(href)}
         for wait in (*WAITS_S, None):
             try:
-                return str(super().request(href, method, headers, parameters))
+                return str(super().request(href, method, own, parameters))
             except APIError as error:
                 failure = _failure(error, href)
                 if wait is None or not isinstance(failure, SourceUnavailableError):
@@ -86,10 +86,6 @@ class CatalogIO(StacApiIO):
                     return file.read()
             system = s3_system(self._access)
             return str(system.cat_file(href).decode("utf-8"))
-
-    def _authorise(self, request: requests.Request) -> requests.Request:
-        request.headers = {**(request.headers or {}), **self._access.headers(str(request.url))}
-        return request
 
 
 def s3_system(access: Access) -> Any:

@@ -23,7 +23,6 @@ _HOSTS: dict[str, PresetName] = {
     "catalogue.dataspace.copernicus.eu": "cdse",
 }
 _CDSE_S3 = "https://eodata.dataspace.copernicus.eu"
-DRIVERS = ("GTiff", "JP2OpenJPEG")
 
 
 class BandAsset(BaseModel):
@@ -145,5 +144,5 @@ class StacSettings(Settings):
             profile=self.profile,
             auth=auth,
             sign="planetary-computer" if preset == "planetary-computer" else None,
-            drivers=DRIVERS,
+            only_plain_rasters=True,
         )
