@@ -16,20 +16,21 @@ import numpy.typing as npt
 from geofield.boxes import Box
 from geofield.cube.cube import Cube, Head
 from geofield.cube.pixels import Fetched, read_pixels
-from geofield.encoding import IntArray
+from geofield.encoding import AGE, IntArray
 from geofield.grid import BLOCK, Grid, Window
-from geofield.pipeline.layers import observation_layer, state_layers, statistics_of
+from geofield.pipeline.layers import observation_layer, statistics_of
 from geofield.pipeline.tile import counting_tasks
-from geofield.recipe.state import State
+from geofield.recipe.state import noise, sigma
+from geofield.recipe.variables import encoding_of
 from geofield.reduce.coverage import Coverage
 from geofield.reduce.layer import Layer
 from geofield.reduce.partial import Partial, combine, reduce_pixels
 from geofield.source.counters import counting
 
-PIXEL_STEPS = 8_000_000
-"""Pixels times stored steps held at once: 64 MB of integers for a variable with state."""
-PIXEL_DAYS = 4_000_000
-"""Pixels times days for which errors and ages are computed at once: 32 MB for each of a few arrays."""
+PIXEL_STEPS = 4_000_000
+"""Pixels times stored steps held at once: 32 MB of integers for a variable with state, 64 MB decoded."""
+PIXEL_DAYS = 1_000_000
+"""Pixels times days for which errors and ages are computed at once: 8 MB for each of a few arrays."""
 _STATE = ("filled", "sigma0", "age")
 
 Ints = npt.NDArray[np.int64]
@@ -155,19 +156,23 @@ class _Merging:
         self._reduce("observed", 0, observed, window, part, self.observed)
         if not self.estimates:
             return
-        now = {name: self._state(name, pixels, np.arange(len(pixels[f"{name}_filled"]))) for name in self._stateful}
         estimates: dict[str, Layer] = {}
-        for name, state in now.items():
-            estimates |= observation_layer(f"{name}_filled", self.box.variables[name], state.filled)
+        for name in self._stateful:
+            estimates |= observation_layer(f"{name}_filled", self.box.variables[name], pixels[f"{name}_filled"])
         self._reduce("estimates", 0, estimates, window, part, self.estimates)
+        # decoded where they are stored, a fifth of the days or so, and then repeated
+        encodings = {name: encoding_of(self.box.variables[name]) for name in self._stateful}
+        sigma0 = {name: encoding.decode(pixels[f"{name}_sigma0"]) for name, encoding in encodings.items()}
+        ages = {name: AGE.decode(pixels[f"{name}_age"]) for name in self._stateful}
         batch = max(1, PIXEL_DAYS // max(len(part.row), 1))
         for number, first in enumerate(range(0, max(len(place), 1), batch)):
-            days = slice(first, first + batch)
+            days = place[first : first + batch]
             growing: dict[str, Layer] = {}
             for name in self._stateful:
-                state = self._state(name, pixels, place[days])
-                layers = state_layers(name, self.box.variables[name], state, gaps[days])
-                growing |= {key: layer for key, layer in layers.items() if key in self.growing}
+                age = ages[name][days]
+                age += gaps[first : first + batch, None, None]
+                error = sigma(sigma0[name][days], age, noise(self.box.variables[name])[0])
+                growing |= {f"{name}_sigma": Layer(error, None, None), f"{name}_age": Layer(age, None, None)}
             self._reduce("growing", number, growing, window, part, self.growing)
 
     def values(self, days: int, acquired: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_], place: Ints) -> Values:
@@ -183,11 +188,6 @@ class _Merging:
     def _stateful(self) -> list[str]:
         return [name for name, variable in self.box.variables.items() if variable.state]
 
-    @staticmethod
-    def _state(name: str, pixels: dict[str, IntArray], place: Ints) -> State:
-        filled, sigma0, age = (pixels[f"{name}_{role}"][place] for role in _STATE)
-        return State(filled, sigma0, age, day=0)
-
     def _reduce(
         self,
         kind: str,
@@ -195,7 +195,7 @@ class _Merging:
         layers: dict[str, Layer],
         window: Window,
         part: Coverage,
-        stats: dict[str, tuple[str, ...]],
+        stats: Stats,
     ) -> None:
         partial = reduce_pixels(layers, window, part, stats)
         self.partials.setdefault((kind, number), []).append(partial)

@@ -91,8 +91,9 @@ def advance(before: State, observed: IntArray, encoding: Encoding, q: float, r: 
 
 def sigma(sigma0: FloatArray, age: FloatArray, q: float) -> FloatArray:
     """Standard error of the estimate `age` days after the pixel was seen: sqrt(s0^2 + q age). NaN: never seen."""
-    result: FloatArray = np.sqrt(sigma0 * sigma0 + q * age)
-    return result
+    result: FloatArray = sigma0 * sigma0
+    result += q * age
+    return np.sqrt(result, out=result)
 
 
 @numba.njit(cache=True, nogil=True)
