@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from geofield.errors import ConfigurationError, GeofieldError
+from orchestrate import cliwatch
 from orchestrate.cliremoval import COMMANDS
 from orchestrate.cliupkeep import COMMANDS as UPKEEP
 from orchestrate.optionvalues import file_text, mapping_of, source_of, variables_of
@@ -60,8 +61,11 @@ def cli(context: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script; its exit status."""
+    from orchestrate import logs
+
     signal.signal(signal.SIGTERM, _stop)
     try:
+        logs.configure()
         status = cli.main(
             args=None if arguments is None else list(arguments), prog_name="geofield", standalone_mode=False
         )
@@ -99,14 +103,23 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _complain(text: str) -> None:
-    click.echo(f"geofield: {text}", err=True)
+    import logging
+
+    from orchestrate import logs, masking
+
+    if logs.is_json():
+        logging.getLogger(__name__).error("%s", text)
+    else:
+        click.echo(f"geofield: {masking.mask(text)}", err=True)
 
 
 def _trace() -> None:
     if os.environ.get("GEOFIELD_DEBUG"):
         import traceback
 
-        click.echo(traceback.format_exc(), err=True, nl=False)
+        from orchestrate.masking import mask
+
+        click.echo(mask(traceback.format_exc()), err=True, nl=False)
 
 
 def _store_argument(command: Command) -> Command:
@@ -297,21 +310,32 @@ def plan(store: str | None, until: str | None, look_back: int | None, as_json: b
 @click.option("--cluster", metavar="threads|local|kube|tcp://..", help="Where the work runs; default threads.")
 @click.option("--workers", metavar="N|MIN:MAX", help="How many; default one for each CPU.")
 @_look_back_option
+@cliwatch.metrics_options
+@cliwatch.log_options
 @_json_option
-def run(store: str | None, until: str | None, as_json: bool, **said: Any) -> int:
+def run(
+    store: str | None, until: str | None, as_json: bool, metrics_file: Path | None, push_gateway: str | None,
+    log_format: str | None, log_level: str | None, **said: Any,
+) -> int:  # fmt: skip
     """Read the inbox, append the missing days, fill late fields, write rows."""
+    from orchestrate import logs
     from orchestrate.cluster import check_kind
     from orchestrate.config import parse_until, settings
     from orchestrate.progress import for_people
     from orchestrate.run import run as run_store
 
-    held = settings(until=None if until is None else parse_until(until), **said)
-    day = parse_until(held.until)
-    check_kind(held.cluster)
+    logs.configure(log_format, log_level)
+    asked = settings(until=None if until is None else parse_until(until), **said)
+    parse_until(asked.until)
+    check_kind(asked.cluster)
     with _without_warnings():
         opened = _open(store)
+        tenant = cliwatch.tenant_of(opened.url, {"until": until, **said})
+        day = parse_until(tenant.until)
+        cliwatch.adopt_loggers()
         with for_people(as_json) as progress:
-            receipt = run_store(opened, day, progress=progress, settings=held)
+            receipt = run_store(opened, day, progress=progress, settings=tenant.run)
+        cliwatch.follow_up(tenant, opened, receipt, metrics_file, push_gateway)
     if as_json:
         _print_json(receipt)
     else:
@@ -428,7 +452,7 @@ def _write_rows(rows: Any, format_: str, out: Path | None) -> None:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}.") from error
 
 
-for _command in (*COMMANDS, *UPKEEP):
+for _command in (*COMMANDS, *UPKEEP, *cliwatch.COMMANDS):
     cli.add_command(_command)
 
 

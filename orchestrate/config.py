@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ class Settings(BaseModel):
     workers: int | tuple[int, int] | None = Field(None, description="a number, or (least, most)")
     max_pixels: int | None = Field(None, gt=0, description="largest box that add-box takes, pixels a day")
     look_back: int = Field(30, ge=0, le=4000, description="days that are compared with what the source offers now")
+    look_every_h: float = Field(0.0, ge=0, description="how long a comparison with what the source offers holds")
     boxes_at_once: int = Field(4, ge=1, le=64, description="boxes that are worked on at the same time")
     retries: int = Field(3, ge=0, le=20, description="how often what may succeed later is tried again")
     retry_wait_s: float = Field(1.0, ge=0, description="wait before the first retry; doubled each time")
@@ -37,6 +39,11 @@ class Settings(BaseModel):
     @classmethod
     def _range(cls, value: Any) -> Any:
         return parse_workers(value) if isinstance(value, str) else value
+
+    @field_validator("until", mode="before")
+    @classmethod
+    def _rule(cls, value: Any) -> Any:
+        return day_of_rule(value, dt.datetime.now(dt.UTC).date()) if isinstance(value, str) else value
 
 
 def settings(environment: Mapping[str, str] | None = None, **said: Any) -> Settings:
@@ -97,13 +104,23 @@ def parse_until(value: dt.date | str | None, today: dt.date | None = None) -> dt
     if isinstance(value, dt.datetime):
         value = value.date()
     if isinstance(value, str):
-        try:
-            value = dt.date.fromisoformat(value)
-        except ValueError as error:
-            raise ConfigurationError(f"--until {value!r} is not a day; write YYYY-MM-DD.") from error
+        value = day_of_rule(value, today)
     if value > today + FAR_AHEAD:
         raise ConfigurationError(
             f"--until {value} is in the future (today is {today}, UTC). Days to come would be stored as days without "
             "imagery; give a day that is over."
         )
     return value
+
+
+def day_of_rule(text: str, today: dt.date) -> dt.date:
+    """`2026-11-20`, `today`, `yesterday` or `today-3` as a day."""
+    words = re.fullmatch(r"today(?:-(\d{1,4}))?|yesterday", text.strip())
+    if words is not None:
+        return today - dt.timedelta(days=1 if words[0] == "yesterday" else int(words[1] or 0))
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"--until {text!r} is not a day; write YYYY-MM-DD, today, yesterday or today-3."
+        ) from error

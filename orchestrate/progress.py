@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from orchestrate.logs import is_json
+from orchestrate.masking import mask
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+_LOG = logging.getLogger(__name__)
 _EVERY_S = 5.0
 _BARS = 12
 
@@ -96,6 +101,14 @@ class Lines:
         self.say(str(self._own))
 
 
+class Logged(Lines):
+    """The same, by way of the log."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+        _LOG.info("%s", text)
+
+
 class Bars:
     """Progress bars of a terminal."""
 
@@ -128,7 +141,7 @@ class Bars:
 
     def say(self, text: str) -> None:
         """A line above the bars."""
-        self._rich.console.print(text, markup=False, highlight=False)
+        self._rich.console.print(mask(text), markup=False, highlight=False)
 
     def begin(self, what: str, total: int, unit: str) -> None:
         """A new bar."""
@@ -151,5 +164,5 @@ class Bars:
 
 
 def for_people(as_json: bool) -> Any:
-    """Bars on a terminal; plain lines elsewhere and with --json."""
-    return Bars() if sys.stderr.isatty() and not as_json else Lines()
+    """Bars on a terminal; lines of the log elsewhere, with --json and where the log is JSON."""
+    return Bars() if sys.stderr.isatty() and not as_json and not is_json() else Logged()

@@ -212,6 +212,36 @@ def show_status(status: Mapping[str, Any]) -> None:
     _show_errors(out, status["errors"])
 
 
+def show_runs(since: str, found: Sequence[Mapping[str, Any]], days: Sequence[Mapping[str, Any]]) -> None:
+    """Past runs, and the days that needed more than one attempt."""
+    out = console()
+    if not found:
+        out.print(f"No such run since {since}.")
+        return
+    rows = [
+        (one["run_id"], one["started"][:19], one["box"], one["outcome"], _days_of(one), one["days_appended"],
+         one["days_amended"], one["rows_written"], one["late_fields"], duration(one["seconds"]),
+         ", ".join(sorted({error["kind"] for error in one["errors"]})) or None)
+        for one in found
+    ]  # fmt: skip
+    headings = ("run", "started", "box", "status", "date", "days", "amended", "rows", "late fields", "time", "reason")
+    out.print(table(headings, rows, f"Runs since {since}"))
+    again = [one for one in days if one["attempts"] > 1 or one["failed"]]
+    if again:
+        tries = [
+            (one["box"], one["date"], one["attempts"], one["failed"], ", ".join(one["kinds"]), one["appended_by"])
+            for one in again
+        ]
+        out.print(table(("box", "date", "attempts", "failed", "reason", "run"), tries, "Days that failed"))
+    errors = [{"box": one["box"], **error} for one in found for error in one["errors"]]
+    _show_errors(out, errors[-_SHOWN:])
+
+
+def _days_of(attempt: Mapping[str, Any]) -> str | None:
+    first, last = attempt["first_day"], attempt["last_day"]
+    return first if first == last else f"{first} to {last}"
+
+
 def show_published(url: str, result: Mapping[str, Any]) -> None:
     """Which copies there are now, and what bringing them up to date wrote."""
     out = console()
