@@ -39,17 +39,27 @@ class Served:
 class Fault:
     """What goes wrong: `status` is answered instead, or the connection is cut after `cut` bytes of the body.
 
-    `times` of the requests whose path holds `where` fail, then all is well.
+    Of the requests whose path holds `where`, `after` are answered, then `times` fail, then all is well. Without status
+    and cut there is no answer at all, as from a server that has lost its power.
     """
 
     where: str = ""
     status: int | None = None
     cut: int | None = None
+    after: int = 0
     times: int = 1_000_000
+
+    @property
+    def is_dead(self) -> bool:
+        """No answer at all."""
+        return self.status is None and self.cut is None
 
     def meets(self, path: str) -> bool:
         """Whether this request fails; counts it."""
         if self.where not in path or self.times < 1:
+            return False
+        if self.after:
+            self.after -= 1
             return False
         self.times -= 1
         return True
@@ -122,6 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.server.owner
         received = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = next((one for one in owner.faults if one.meets(self.path)), None)
+        if fault is not None and fault.is_dead:
+            self._hang_up()
+            return
         if fault is not None and fault.status is not None:
             status, headers, body = fault.status, {"Content-Type": "text/plain"}, b"sorry"
         elif owner.upstream and not self.path.startswith(FILES):
@@ -141,9 +154,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(sent)
         if len(sent) < len(body) and with_body:
             self.wfile.flush()
-            with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
-            self.close_connection = True
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
 
     def _file(self, folder: Path) -> tuple[int, dict[str, str], bytes]:
         path = folder / self.path.removeprefix(FILES).lstrip("/").partition("?")[0]
