@@ -181,9 +181,21 @@ class Store:
         """Which boxes some field versions belong to."""
         return place_fields(table, self.boxes() if boxes is None else boxes)
 
-    def box_fields(self, box_id: str, field_ids: Sequence[str] | None = None) -> BoxFields:
-        """The current fields of a box, ready for the pipeline."""
+    def box_fields(
+        self, box_id: str, field_ids: Sequence[str] | None = None, placed: pd.DataFrame | None = None
+    ) -> BoxFields:
+        """The current fields of a box, ready for the pipeline.
+
+        Parameters
+        ----------
+        field_ids
+            Some of them; default all.
+        placed
+            Fields that are known to belong to the box, where somebody has placed those of all boxes at once.
+        """
         box = self.box(box_id)
+        if placed is not None:
+            return box_fields(box, placed, WeightStore(self.location, box_id))
         current = self.registry.current()
         if field_ids is not None:
             current = current[current["field_id"].isin(list(field_ids))]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from geofield.errors import LostRaceError, NotFoundError
 from geofield.store import Location
@@ -51,6 +52,25 @@ class FieldRegistry:
         """The current version of each field, sorted by id, without withdrawn ones."""
         latest = self._latest(self.table.open(as_of))
         return latest[~latest["withdrawn"]].reset_index(drop=True)
+
+    def placeable(self) -> tuple[int, pd.DataFrame]:
+        """The table's version, and of each field's current version what says where and when it has rows.
+
+        Columns: field_id, version, box, geometry, crs, planting_date, harvest_date, row; sorted by id. The rest of a
+        million fields would fill the memory.
+        """
+        snapshot = self.table.open()
+        version = snapshot.version
+        columns = ["field_id", "version", "box", "geometry", "crs", "planting_date", "harvest_date", "row"]
+        found = self.table.read(snapshot, [*columns, "accepted", "withdrawn"])
+        if found is None:
+            return version, pa.schema([SCHEMA.field(name) for name in columns]).empty_table().to_pandas()
+        order = pc.sort_indices(found, [("accepted", "ascending"), ("row", "ascending")])
+        ids = found["field_id"].take(order).to_pandas()
+        last = order.take(pa.array(np.flatnonzero(~ids.duplicated(keep="last").to_numpy())))
+        latest = found.take(last)
+        latest = latest.filter(pc.invert(latest["withdrawn"])).select(columns)
+        return version, latest.sort_by("field_id").to_pandas()
 
     def versions(self) -> pd.DataFrame:
         """Every version, in order of acceptance."""

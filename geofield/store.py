@@ -28,11 +28,18 @@ _SECRET = ("key", "secret", "token", "password")
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object of a location: its key below the location, size in bytes, and when it was last written (UTC)."""
+    """One object of a location: its key below the location, size in bytes, and when it was last written (UTC).
+
+    Attributes
+    ----------
+    etag
+        Another one whenever the object was written again: S3's own, or what a directory's rename changes.
+    """
 
     key: str
     size: int
     modified: dt.datetime
+    etag: str = ""
 
 
 class _Objects(Protocol):
@@ -249,7 +256,8 @@ class _Directory:
             with contextlib.suppress(FileNotFoundError):  # removed since the directory was read
                 stat = file.stat()
                 modified = dt.datetime.fromtimestamp(stat.st_mtime, dt.UTC)
-                found.append(ObjectInfo(file.relative_to(self.root).as_posix(), stat.st_size, modified))
+                etag = f"{stat.st_mtime_ns:x}-{stat.st_size:x}-{stat.st_ino:x}"
+                found.append(ObjectInfo(file.relative_to(self.root).as_posix(), stat.st_size, modified, etag))
         return sorted(found, key=lambda info: info.key)
 
     def delete(self, key: str) -> None:
@@ -331,7 +339,12 @@ class _S3Prefix:
         with _s3_errors(f"list {prefix}"):
             found = self._fs.find(self._path(prefix), detail=True)
         infos = [
-            ObjectInfo(path.removeprefix(base).lstrip("/"), int(info["size"]), info["LastModified"])
+            ObjectInfo(
+                path.removeprefix(base).lstrip("/"),
+                int(info["size"]),
+                info["LastModified"],
+                str(info.get("ETag", "")).strip('"'),
+            )
             for path, info in found.items()
         ]
         return sorted((info for info in infos if info.key), key=lambda info: info.key)

@@ -5,17 +5,13 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
 
 _GLANCE_S = 0.5  # a wait without end would keep Ctrl-C from the main thread on some systems
 
 
-class Later(Protocol):
-    """Says whether an item should wait until all others were begun; asked once for each."""
-
-    def __call__(self, item: str) -> bool:
-        """Whether it should."""
+Later = Callable[[str], bool]
+"""Says whether an item waits until all others were begun; asked once for each."""
 
 
 class Crew:
@@ -33,6 +29,8 @@ class Crew:
         self.size = size
         self.stopping = threading.Event()
         self._raised: list[BaseException] = []
+        self._ended = threading.Semaphore(0)
+        self._count = 0
 
     def work(self, items: Iterable[str], do: Callable[[str], None], later: Later | None = None) -> None:
         """Call `do` for each item.
@@ -50,10 +48,10 @@ class Crew:
         for thread in threads:
             thread.start()
         try:
-            _join(threads)
+            self._wait_for(threads)
         except KeyboardInterrupt:
             self.stopping.set()
-            _join(threads)
+            self._wait_for(threads)
             raise
         if self._raised:
             raise self._raised[0]
@@ -62,16 +60,24 @@ class Crew:
         """Sleep, but not on when the crew is to stop."""
         self.stopping.wait(seconds)
 
+    def _wait_for(self, threads: Sequence[threading.Thread]) -> None:
+        # Not Thread.join: interrupted by Ctrl-C, Python 3.11 takes the thread for ended and never waits for it again.
+        while self._count < len(threads):
+            if self._ended.acquire(timeout=_GLANCE_S):
+                self._count += 1
+
     def _take(self, queue: _Queue, do: Callable[[str], None]) -> None:
-        while not self.stopping.is_set():
-            item = queue.next()
-            if item is None:
-                return
-            try:
+        try:
+            while not self.stopping.is_set():
+                item = queue.next()
+                if item is None:
+                    return
                 do(item)
-            except BaseException as error:  # raised again by the thread that waits
-                self._raised.append(error)
-                self.stopping.set()
+        except BaseException as error:  # raised again by the thread that waits
+            self._raised.append(error)
+            self.stopping.set()
+        finally:
+            self._ended.release()
 
 
 class _Queue:
@@ -93,9 +99,3 @@ class _Queue:
                 return item
             with self._lock:
                 self._put_off.append(item)
-
-
-def _join(threads: Iterable[threading.Thread]) -> None:
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(_GLANCE_S)

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import geofield
 from geofield.errors import GeofieldError
 from orchestrate import cluster as clusters
-from orchestrate.boxlist import box_ids
+from orchestrate import hints
 from orchestrate.crew import Crew
 from orchestrate.inbox import InboxReport, read_inbox
 from orchestrate.logs import of_run
 from orchestrate.plan import last_day, plan
 from orchestrate.progress import Progress, Silent
 from orchestrate.receipt import BoxReceipt, Receipt, write_receipt
-from orchestrate.state import BoxState, gather_box
+from orchestrate.state import BoxState, gather_box, note_after
+from orchestrate.survey import Survey
 from orchestrate.work import Append, Correct, FillLate, Rebuild, Reduce, Remove, Step, fault, may_succeed_later
 
 if TYPE_CHECKING:
@@ -126,13 +127,17 @@ class _Runner:
         self.work: Run = geofield.Run()
         self.crew = Crew(settings.boxes_at_once)
         self._receiving = threading.Lock()
+        self.notes: dict[str, hints.Note] = {}
+        self.boxes: dict[str, str] = {}
         self.receipt = Receipt(self.work.id, geofield.__version__, _now(), until.isoformat(), label)
 
     def run(self) -> dict[str, Any]:
         """Do it; the receipt is written whatever happens."""
         try:
             self._read_inbox()
-            self.crew.work(box_ids(self.store), self._work_on)
+            self.survey = self._retrying(self._survey, _BoxResult())
+            self.crew.work(self.survey.box_ids, self._work_on, self._is_busy)
+            self._write_index()
         except GeofieldError as error:
             self.receipt.errors.append(fault(None, None, error))
         except (KeyboardInterrupt, SystemExit):
@@ -143,6 +148,21 @@ class _Runner:
             raise
         self._finish()
         return self.receipt.to_dict()
+
+    def _survey(self) -> Survey:
+        held = self.settings
+        return Survey(self.store, self.until, held.look_back, dt.timedelta(hours=held.look_every_h), self.work.id)
+
+    def _is_busy(self, box_id: str) -> bool:
+        """Whether another run is at work in a box: others are done first, and it again when it is known to be done."""
+        marks = self.survey.listing.marks.get(box_id)
+        return marks is not None and hints.is_busy(marks, self.work.id, self.survey.now)
+
+    def _write_index(self) -> None:
+        try:
+            self.survey.write_index(self.notes, self.boxes)
+        except (GeofieldError, OSError, ValueError) as error:
+            self.progress.say(f"what is done was not noted in one place, which harms nothing: {error}")
 
     def _finish(self) -> None:
         self.receipt.finished = _now()
@@ -180,9 +200,11 @@ class _Runner:
         result = _BoxResult()
         with self._receiving:
             self.receipt.boxes[box_id] = result.receipt  # now, so that a run that is stopped tells what it did
-        self._sweep(box_id)
         try:
-            self._rounds(box_id, result)
+            if not self._is_quiet(box_id, result):
+                self._sweep(box_id)
+                with self._marked(box_id):
+                    self._rounds(box_id, result)
         except Exception as error:
             self._fail(box_id, error, result)
         finally:
@@ -191,6 +213,38 @@ class _Runner:
                 self.receipt.retries += result.retries
         for told in result.errors:
             self.progress.say(f"box {box_id} failed: {told['message']}")
+
+    def _is_quiet(self, box_id: str, result: _BoxResult) -> bool:
+        note = self.survey.quiet(box_id)
+        if note is None:
+            return False
+        end = last_day(note.extent, self.until)
+        if note.cube.last is not None:
+            result.receipt.last_day = note.cube.last.isoformat()
+            result.receipt.days_present = _days(note.extent.start, min(note.cube.last, end))
+        return True
+
+    @contextlib.contextmanager
+    def _marked(self, box_id: str) -> Iterator[None]:
+        """Say that this run is at work in a box, and afterwards that it is not, with a note of what is done, or none.
+
+        Should the process die, the mark stays, and no note is believed unseen.
+        """
+        self._retrying(partial(hints.put_mark, self.store, box_id, self.work.id, dt.datetime.now(dt.UTC)), _BoxResult())
+        try:
+            yield
+        except Exception:
+            self._unmark(box_id)
+            raise
+        self._unmark(box_id)
+
+    def _unmark(self, box_id: str) -> None:
+        try:
+            if box_id not in self.notes:
+                self.store.location.delete(f"{hints.FOLDER}/{box_id}.json")
+            hints.drop_marks(self.store, box_id, self.work.id, dt.datetime.now(dt.UTC))
+        except GeofieldError as error:
+            self.progress.say(f"box {box_id}: that it is done was not noted, which harms nothing: {error}")
 
     def _sweep(self, box_id: str) -> None:
         """Remove the branches of attempts that died long ago. They harm nobody, so nothing is lost where it fails."""
@@ -217,11 +271,12 @@ class _Runner:
             if not result.is_disturbed or result.errors or self.crew.stopping.is_set():
                 break
             state = self._look(box_id, result)
-        if result.receipt.did_something and not result.errors and not self.crew.stopping.is_set():
+        if not result.errors and not result.is_disturbed and not self.crew.stopping.is_set():
             self._write_hint(state, max(end, state.cube.last or end))
 
     def _look(self, box_id: str, result: _BoxResult) -> BoxState:
-        return self._retrying(partial(gather_box, self.store, box_id, self.settings.look_back), result)
+        look = partial(gather_box, self.store, box_id, self.settings.look_back, self.survey.placed, self.until)
+        return self._retrying(look, result)
 
     def _plan(self, state: BoxState) -> list[Step]:
         name = state.box.id
@@ -237,7 +292,7 @@ class _Runner:
                 if isinstance(step, Append):
                     self._append(step, state, result)
                 elif isinstance(step, Remove):
-                    self._remove(step, result)
+                    self._remove(step, state, result)
                 elif isinstance(step, Correct):
                     self._correct(step, state, result)
                 elif isinstance(step, FillLate | Reduce):
@@ -254,7 +309,7 @@ class _Runner:
         from geofield.pipeline import append_days
 
         store, box_id = self.store, step.box
-        source, cube, results = store.source(box_id), store.cube(box_id), store.results(box_id)
+        source, cube, results = store.source(box_id), state.cube_of, state.results
         with self._shown(f"{box_id}: days", step.days, "days"), _timed(result.receipt, "append"):
             for first, last in _spans(step.start, step.end, DAYS_AT_ONCE):
                 if self.crew.stopping.is_set():
@@ -280,7 +335,7 @@ class _Runner:
         wanted = set(step.fields)
         places = [number for number, name in enumerate(state.ready.columns.ids) if name in wanted]
         fields = state.ready.take(np.array(places, dtype=np.int64))
-        where = fields, self.store.cube(step.box), self.store.results(step.box), self.work
+        where = fields, state.cube_of, state.results, self.work
         with self._shown(f"{step.box}: late fields", len(fields), "fields"), _timed(result.receipt, "late"):
             if isinstance(step, Reduce):
                 report = self._retrying(partial(reduce_days, step.start, step.end, *where), result)
@@ -293,7 +348,7 @@ class _Runner:
         from geofield.pipeline import correct_days
 
         store, box_id = self.store, step.box
-        where = store.source(box_id), state.ready, store.cube(box_id), store.results(box_id), self.work
+        where = store.source(box_id), state.ready, state.cube_of, state.results, self.work
         result.at = step.start
         with self._shown(f"{box_id}: corrections", step.days, "days"), _timed(result.receipt, "correct"):
             result.receipt.add_append(self._retrying(partial(correct_days, step.start, *where), result))
@@ -313,8 +368,8 @@ class _Runner:
         result.receipt.add_append(replace(report, days_appended=0, days_present=0))
         result.receipt.days_amended += report.days_appended
 
-    def _remove(self, step: Remove, result: _BoxResult) -> None:
-        remove = partial(self.store.results(step.box).remove, step.fields, self.work.metadata("remove", []))
+    def _remove(self, step: Remove, state: BoxState, result: _BoxResult) -> None:
+        remove = partial(state.results.remove, step.fields, self.work.metadata("remove", []))
         result.receipt.rows_removed += self._retrying(remove, result)
 
     # --- around it -------------------------------------------------------------------------------------------------
@@ -347,21 +402,28 @@ class _Runner:
             self.progress.end()
 
     def _write_hint(self, state: BoxState, last: dt.date) -> None:
-        """What is done, for whoever wants to know without looking at the rows. It may be lost or stale."""
-        columns = state.ready.columns
-        hint = {
-            "box": state.box.id,
-            "run": self.work.id,
-            "last_day": last.isoformat(),
-            "fields": {
-                one.id: {"version": version, "done_to": min(last, one.last or last).isoformat()}
-                for one, version in zip(state.fields, columns.versions, strict=True)
-            },
-        }
+        """What is done, for the next plan and whoever wants to know without looking at the rows. It may be lost."""
+        box_id, columns = state.box.id, state.ready.columns
         try:
-            self.store.location.write(f"progress/{state.box.id}.json", json.dumps(hint, ensure_ascii=False).encode())
-        except GeofieldError as error:
-            self.progress.say(f"box {state.box.id}: what is done was not noted, which harms nothing: {error}")
+            note = note_after(state, last, self.survey.definitions.get(box_id, ""), self.work.id)
+            if note is None:
+                return
+            hint = {
+                "box": box_id,
+                "run": self.work.id,
+                "last_day": last.isoformat(),
+                "fields": {
+                    one.id: {"version": version, "done_to": min(last, one.last or last).isoformat()}
+                    for one, version in zip(state.fields, columns.versions, strict=True)
+                },
+                "note": note.to_dict(),
+            }
+            self.store.location.write(f"{hints.FOLDER}/{box_id}.json", json.dumps(hint, ensure_ascii=False).encode())
+        except (GeofieldError, OSError, ValueError) as error:
+            self.progress.say(f"box {box_id}: what is done was not noted, which harms nothing: {error}")
+            return
+        self.notes[box_id] = note
+        self.boxes[box_id] = state.ready.box.model_dump_json()
 
 
 def _spans(start: dt.date, end: dt.date, days: int) -> Iterator[tuple[dt.date, dt.date]]:

@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import geofield
 from geofield.errors import GeofieldError
-from orchestrate.boxlist import box_ids
+from orchestrate.boxlist import box_ids, readable_boxes
+from orchestrate.hints import NO_TABLE, Note
+from orchestrate.placing import Placed, fields_digest, place_all
+from orchestrate.plan import last_day
 from orchestrate.work import BoxExtent, BoxProgress, CubeDays, FieldDays, Gap
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from geofield import Box, Store
+    from geofield import Box, Cube, Store
     from geofield.pipeline import BoxFields
+    from geofield.results.rows import Results
+
+_FAR = 500  # snapshots between a look and now, at most
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,12 @@ class BoxState:
 
     Attributes
     ----------
-    days_done
-        Rows that are there and current.
+    cube_of, results
+        What was looked at, and what work goes on with: the rows table tells whether others wrote meanwhile.
+    snapshot
+        Of the cube when it was looked at.
+    catalogue, looked
+        What the source offered, before anything else was looked at, for these days (first and last).
     """
 
     box: BoxExtent
@@ -34,6 +44,11 @@ class BoxState:
     fields: tuple[FieldDays, ...]
     progress: BoxProgress
     ready: BoxFields
+    cube_of: Cube
+    results: Results
+    snapshot: str
+    catalogue: str | None = None
+    looked: tuple[dt.date, dt.date] | None = None
 
     @property
     def rows_wanted(self) -> int:
@@ -87,35 +102,61 @@ class Existing:
 def gather(store: Store, look_back: int = 0) -> Existing:
     """Look at every box; one that cannot be read is a failure of its own. See `gather_box`."""
     existing = Existing()
+    placed = place_all(store, readable_boxes(store))
     for box_id in box_ids(store):
         try:
-            existing.states[box_id] = gather_box(store, box_id, look_back)
+            existing.states[box_id] = gather_box(store, box_id, look_back, placed)
         except (GeofieldError, ValueError, OSError, LookupError) as error:
             existing.failures[box_id] = error
     return existing
 
 
-def gather_box(store: Store, box_id: str, look_back: int = 0) -> BoxState:
+def gather_box(store: Store, box_id: str, look_back: int, placed: Placed, until: dt.date | None = None) -> BoxState:
     """Look at one box.
 
     Parameters
     ----------
     look_back
         How many of the cube's last days are compared with what the source offers now.
+    placed
+        The fields of the store.
+    until
+        The last day of a run: what the source offers for the days before it is noted.
     """
     box = store.box(box_id)
-    head = store.cube(box_id).head()
-    ready = store.box_fields(box_id)
+    held = extent(store, box)
+    looked, catalogue = _offered(box, held, look_back, until)
+    of_box = store.cube(box_id)
+    head = of_box.head()
+    ready = store.box_fields(box_id, placed=placed.of(box_id))
     cube = CubeDays(head.first, head.last, int(head.acquired.sum()))
+    results = store.results(box_id)
     progress = replace(
-        _progress(store, box_id, ready, cube),
-        changed=_changed(store, ready, cube, look_back),
+        _progress(of_box, results, ready, cube),
+        changed=_changed(store, ready, of_box, cube, look_back),
         is_pending=store.pending_change(box_id) is not None,
     )
-    return BoxState(extent(store, box), cube, tuple(_field_days(ready)), progress, ready)
+    return BoxState(
+        held, cube, tuple(_field_days(ready)), progress, ready, of_box, results, head.snapshot, catalogue, looked
+    )
 
 
-def _changed(store: Store, ready: BoxFields, cube: CubeDays, look_back: int) -> tuple[dt.date, ...]:
+def _offered(
+    box: Box, held: BoxExtent, look_back: int, until: dt.date | None
+) -> tuple[tuple[dt.date, dt.date] | None, str | None]:
+    if until is None or look_back < 1 or last_day(held, until) < box.start:
+        return None, None
+    from geofield.pipeline import catalogue_digest
+
+    end = last_day(held, until)
+    looked = max(box.start, end - dt.timedelta(days=look_back - 1)), end
+    try:
+        return looked, catalogue_digest(box, geofield.open_source(box.source), *looked)
+    except GeofieldError:
+        return None, None
+
+
+def _changed(store: Store, ready: BoxFields, of_box: Cube, cube: CubeDays, look_back: int) -> tuple[dt.date, ...]:
     if cube.last is None or look_back < 1:
         return ()
     from geofield.pipeline import changed_days
@@ -123,7 +164,7 @@ def _changed(store: Store, ready: BoxFields, cube: CubeDays, look_back: int) -> 
     box_id = ready.box.id
     start = cube.last - dt.timedelta(days=look_back - 1)
     try:
-        return tuple(changed_days(start, store.source(box_id), ready, store.cube(box_id)))
+        return tuple(changed_days(start, store.source(box_id), ready, of_box))
     except GeofieldError:  # a source that is down keeps no late field waiting; what needs it will say what is wrong
         return ()
 
@@ -151,15 +192,14 @@ def _bands(store: Store, box: Box) -> int | None:
         return None
 
 
-def _progress(store: Store, box_id: str, ready: BoxFields, cube: CubeDays) -> BoxProgress:
+def _progress(of_box: Cube, results: Results, ready: BoxFields, cube: CubeDays) -> BoxProgress:
     if cube.last is None:
         return BoxProgress()
     from geofield.pipeline import missing_rows
 
-    results = store.results(box_id)
     present = results.read(columns=["field_id"])["field_id"].value_counts()
     strays = present[~present.index.isin(ready.columns.ids)]
-    missing = missing_rows(ready, store.cube(box_id), results)
+    missing = missing_rows(ready, of_box, results)
     gaps = [
         Gap(
             str(one["field_id"]), int(one["days"]), _optional(one["first"]), _optional(one["last"]), int(one["surplus"])
@@ -183,3 +223,43 @@ def _date(value: np.datetime64) -> dt.date | None:
 
 def _optional(value: Any) -> dt.date | None:
     return value if isinstance(value, dt.date) else None
+
+
+def note_after(state: BoxState, last: dt.date, definition: str, run_id: str) -> Note | None:
+    """The note of a box that was looked at and brought up to date; None when others may have written meanwhile.
+
+    Between the look and now nobody but this run may have published or committed: what others did, the look has not
+    seen.
+    """
+    head = state.cube_of.head()
+    seen = state.results.seen
+    if seen is None and state.cube.last is None:  # nothing was read, since there was nothing; nothing was written
+        seen = NO_TABLE
+    expected = last if last >= state.box.start else None
+    if seen is None or not state.results.is_alone or head.last != expected or not _is_own(state, head.snapshot, run_id):
+        return None
+    now = dt.datetime.now(dt.UTC)
+    return Note(
+        definition=definition,
+        snapshot=head.snapshot,
+        rows=seen,
+        fields=fields_digest(list(state.ready.columns.ids), list(state.ready.columns.versions)),
+        extent=state.box,
+        cube=CubeDays(head.first, head.last, int(head.acquired.sum())),
+        checked=now,
+        catalogue=state.catalogue,
+        looked=state.looked,
+        looked_at=None if state.catalogue is None else now,
+    )
+
+
+def _is_own(state: BoxState, tip: str, run_id: str) -> bool:
+    """Whether everything published since the look was published by this run."""
+    if tip == state.snapshot:
+        return True
+    for number, one in enumerate(state.cube_of.repository.ancestry(snapshot_id=tip)):
+        if one.id == state.snapshot:
+            return True
+        if number >= _FAR or (one.metadata or {}).get("run", run_id) != run_id:
+            return False
+    return False

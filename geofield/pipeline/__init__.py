@@ -7,6 +7,7 @@
 from geofield.pipeline.append import AppendReport, append_day, append_days
 from geofield.pipeline.boxfields import BoxFields, box_fields
 from geofield.pipeline.correct import CorrectionReport, changed_days, correct_days
+from geofield.pipeline.days import catalogue_digest
 from geofield.pipeline.late import LateReport, fill_late_fields, missing_rows, reduce_days, refresh_rows
 from geofield.pipeline.publish import PublishReport, publish
 from geofield.pipeline.rebuild import rebuild_cube
@@ -24,6 +25,7 @@ __all__ = [
     "append_day",
     "append_days",
     "box_fields",
+    "catalogue_digest",
     "changed_days",
     "correct_days",
     "fill_late_fields",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -81,6 +82,19 @@ def acquisitions_by_day(
         if date in wanted:
             result.setdefault(date, []).append(one)
     return result
+
+
+def catalogue_digest(box: Box, source: Source, start: dt.date, end: dt.date) -> str:
+    """What a source offers for some days, as one short text: the same text, the same digests of tiles.
+
+    A catalogue search; no pixel is read.
+    """
+    if start > end:
+        return ""
+    dates = [start + dt.timedelta(days=number) for number in range((end - start).days + 1)]
+    found = acquisitions_by_day(box, box.resolved, source, dates)
+    told = [(str(date), one.id, one.version, one.footprint) for date in dates for one in found.get(date, ())]
+    return hashlib.blake2b(repr(told).encode(), digest_size=12).hexdigest()
 
 
 def touching(acquisitions: Sequence[Acquisition], grid: Grid, tile: tuple[int, int]) -> Iterator[Acquisition]:

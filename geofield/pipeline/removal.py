@@ -10,7 +10,7 @@ from geofield.registry import FieldRegistry
 from geofield.results.rows import Results
 from geofield.store import Location
 
-FOLDERS = ("cubes", "rows", "published", "weights")
+FOLDERS = ("cubes", "rows", "published", "weights", "progress/.work")
 
 
 def forget_fields(

@@ -119,11 +119,29 @@ class Results:
     ----------
     location, box_id
         Where it lies: `rows/<box>` below the location.
+
+    Attributes
+    ----------
+    seen
+        The table's version when this object last read or wrote it; None before that.
+    is_alone
+        Nobody else committed between the first thing that this object read or wrote and the last.
     """
 
     def __init__(self, location: Location, box_id: str) -> None:
         self.box_id = box_id
         self.table = Table(location, f"rows/{box_id}", partition_by=("month",))
+        self.seen: int | None = None
+        self.is_alone = True
+
+    def _follow(self, found: int, committed: int | None = None) -> None:
+        """Note that the table was found at a version, and what a commit on top of it came to."""
+        if self.seen is not None and found != self.seen:
+            self.is_alone = False
+        # the first commit makes the table, which is a version of its own
+        if committed is not None and committed != max(found, 0) + 1:
+            self.is_alone = False
+        self.seen = found if committed is None else committed
 
     def read(
         self,
@@ -136,6 +154,8 @@ class Results:
     ) -> pd.DataFrame:
         """Rows sorted by field and date; an empty frame while there are none."""
         snapshot = self.table.open(as_of)
+        if as_of is None:
+            self._follow(snapshot.version)
         found = self.table.read(snapshot, columns, _where(fields, start, end))
         if found is None:
             empty: pd.DataFrame = row_schema([]).empty_table().to_pandas()
@@ -169,10 +189,12 @@ class Results:
                 standing = _aligned(standing, rows.schema)
             full = rows if standing is None else _with_kept(rows, standing)
             if standing is not None and _equal(standing, full):
+                self._follow(snapshot.version)
                 return 0
+            found = snapshot.version
             try:
                 replacing = place if standing is not None and standing.num_rows else None
-                self.table.commit(snapshot, full, replacing=replacing, metadata=metadata)
+                self._follow(found, self.table.commit(snapshot, full, replacing=replacing, metadata=metadata))
             except LostRaceError:
                 continue
             return int(rows.num_rows)
@@ -185,9 +207,10 @@ class Results:
         """
         for _ in range(_TRIES):
             snapshot = self.table.open()
-            rows = compute()
+            rows, found = compute(), snapshot.version
             try:
-                self.table.commit(snapshot, rows, replacing=_where(field_ids, None, None), metadata=metadata)
+                replacing = _where(field_ids, None, None)
+                self._follow(found, self.table.commit(snapshot, rows, replacing=replacing, metadata=metadata))
             except LostRaceError:
                 continue
             return int(rows.num_rows)
@@ -199,11 +222,11 @@ class Results:
             snapshot = self.table.open()
             standing = self.table.read(snapshot, ["field_id"], _where(field_ids, None, None))
             if standing is None or not standing.num_rows:
+                self._follow(snapshot.version)
                 return 0
+            found, nothing, place = snapshot.version, standing.slice(0, 0), _where(field_ids, None, None)
             try:
-                self.table.commit(
-                    snapshot, standing.slice(0, 0), replacing=_where(field_ids, None, None), metadata=metadata
-                )
+                self._follow(found, self.table.commit(snapshot, nothing, replacing=place, metadata=metadata))
             except LostRaceError:
                 continue
             return int(standing.num_rows)
