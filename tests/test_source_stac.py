@@ -413,6 +413,26 @@ def test_little_more_is_fetched_than_the_blocks_that_are_needed(tmp_path: Path, 
     assert needed <= fetched <= 1.3 * needed
 
 
+def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    with ImageServer(tmp_path) as server:
+        item = make_scene(tmp_path, 3, server.url)
+        source = stac(write_items(tmp_path / "items.json", item))
+        (one,) = source.search(Grid(GEOBOX), *DAYS)
+        before = source.read(one, ["red"], GEOBOX)["red"]
+        make_scene(tmp_path, 3, server.url)
+        assert (source.read(one, ["red"], GEOBOX)["red"] != before).mean() > 0.99
+
+
+def test_a_static_catalogue_is_read_once(tmp_path: Path) -> None:
+    write_catalog(tmp_path)
+    with ImageServer(tmp_path) as server:
+        source = stac(f"{server.url}/catalog.json")
+        for day in range(1, 11):
+            found = source.search(Grid(GEOBOX), dt.date(2023, 5, day), dt.date(2023, 5, day))
+            assert len(found) == (day in (3, 8))
+        assert len(server.served) == 4  # catalogue, collection, two items
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ from geofield.source.raster import RasterBand, read_bands
 from geofield.source.settings import parse_settings
 from geofield.source.signing import forget_tokens
 from geofield.source.stacbands import asset_key
-from geofield.source.staccatalog import find_items
+from geofield.source.staccatalog import Catalog
 from geofield.source.stacitem import LONLAT, Json, assets_of, extent_of, lonlat_bounds, properties_of, time_of
 from geofield.source.stacquery import is_wanted
 from geofield.source.stacradiometry import Radiometry, baseline_of, is_sentinel2, radiometry_of
@@ -32,18 +32,26 @@ from geofield.source.stacscenes import one_of_each_scene
 from geofield.source.stacsettings import BandAsset, StacSettings
 from geofield.source.stacversion import file_stamps, is_local, said_stamp
 
-_Period = tuple[Bounds, dt.date, dt.date]
+_MOST_SEARCHES = 64
+
+
+@dataclass
+class _Kept:
+    """What a source keeps of its catalogue while it lives."""
+
+    catalog: Catalog | None = None
+    found: dict[tuple[Bounds, str, dt.date, dt.date], list[Acquisition]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class StacSource:
     """A source of STAC items; see `StacSettings`.
 
-    What a search found is kept while the source lives, which is one step of a run, and not pickled with it.
+    What was searched for is kept while the source lives, which is one step of a run, and not pickled with it.
     """
 
     settings: StacSettings
-    _found: dict[_Period, list[Json]] = field(default_factory=dict, repr=False, compare=False)
+    _kept: _Kept = field(default_factory=_Kept, repr=False, compare=False)
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> StacSource:
@@ -51,7 +59,7 @@ class StacSource:
         return cls(parse_settings(StacSettings, spec))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self.settings, "_found": {}}
+        return {"settings": self.settings, "_kept": _Kept()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -76,11 +84,15 @@ class StacSource:
         SourceError
             The catalogue is none, or an item does not say what its numbers mean.
         """
-        found = [self._acquisition(item, grid) for item in self._items(grid, start, end)]
-        return sorted(
-            _with_own_ids([one for one in found if _is_on(one.footprint, grid.bounds)]),
-            key=lambda one: (one.time, one.id),
-        )
+        bbox = projected(grid.bounds, crs_text(grid.crs), LONLAT)
+        kept, period = self._kept.found, (grid.bounds, crs_text(grid.crs), start, end)
+        if period not in kept:
+            found = [self._acquisition(item, grid) for item in self._items(bbox, start, end)]
+            own = _with_own_ids([one for one in found if _is_on(one.footprint, grid.bounds)])
+            while len(kept) >= _MOST_SEARCHES:
+                del kept[next(iter(kept))]
+            kept[period] = sorted(own, key=lambda one: (one.time, one.id))
+        return list(kept[period])
 
     def read(self, acquisition: Acquisition, bands: Sequence[str], geobox: GeoBox) -> dict[str, NDArray[np.float64]]:
         """Number x scale + offset, as the item says; on other grids the value at each pixel's centre."""
@@ -96,16 +108,14 @@ class StacSource:
             count_read(nbytes)
         return result
 
-    def _items(self, grid: Grid, start: dt.date, end: dt.date) -> list[Json]:
+    def _items(self, bbox: Bounds, start: dt.date, end: dt.date) -> list[Json]:
         settings = self.settings
-        bbox = projected(grid.bounds, crs_text(grid.crs), LONLAT)
-        period = bbox, start, end
-        if period not in self._found:
-            days, conditions = (start, end), settings.conditions
-            found = find_items(settings.url, settings.access, settings.collection, bbox, days, conditions)
-            wanted = [item for item in found if is_wanted(item, settings.collection, bbox, days, conditions)]
-            self._found[period] = one_of_each_scene(wanted, settings.collection)
-        return self._found[period]
+        if self._kept.catalog is None:
+            self._kept.catalog = Catalog(settings.url, settings.access)
+        days, conditions = (start, end), settings.conditions
+        found = self._kept.catalog.find(settings.collection, bbox, days, conditions)
+        wanted = [item for item in found if is_wanted(item, settings.collection, bbox, days, conditions)]
+        return one_of_each_scene(wanted, settings.collection)
 
     def _acquisition(self, item: Json, grid: Grid) -> Acquisition:
         settings = self.settings

@@ -105,51 +105,72 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def find_items(
-    url: str,
-    access: Access,
-    collections: Sequence[str],
-    bbox: Bounds,
-    days: tuple[dt.date, dt.date],
-    query: Mapping[str, Mapping[str, Any]],
-) -> list[Json]:
-    """Items that may be wanted, with absolute addresses: of an API those that it finds, else all there are.
-
-    Parameters
-    ----------
-    bbox
-        Longitude and latitude.
-    days
-        First and last, UTC.
+class Catalog:
+    """A catalogue that was opened: an API that is searched, or a static one, which is read as a whole, once.
 
     Raises
     ------
     SourceUnavailableError, AccessError, SourceError
-        No answer, a refusal, or nothing that is STAC.
+        Here and in `find`: no answer, a refusal, or nothing that is STAC.
     """
-    io = CatalogIO(access)
-    root = io.document(url)
-    searches = [link for link in _links(root) if link.get("rel") == "search" and isinstance(link.get("href"), str)]
-    if not searches:
-        return list(_crawl(io, url, root))
-    search = ItemSearch(
-        url=make_absolute_href(searches[0]["href"], url),
-        method="POST" if any(link.get("method") == "POST" for link in searches) else "GET",
-        stac_io=io,
-        collections=list(collections) or None,
-        bbox=list(bbox),
-        datetime=f"{days[0]}T00:00:00Z/{days[1] + dt.timedelta(days=1)}T00:00:00Z",
-        query={name: dict(one) for name, one in query.items()} if query and _can_query(root) else None,
-        limit=_PAGE,
-        max_items=_MOST_ITEMS,
-    )
-    try:
-        found = [with_addresses(item, url) for item in search.items_as_dicts()]
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise SourceError(f"{url} answered a search with something that is no list of items: {error!r}.") from error
-    if len(found) >= _MOST_ITEMS:
-        raise SourceError(f"{url} found {_MOST_ITEMS:,} items for {days[0]} to {days[1]}. Name `collection`.")
-    return found
+
+    def __init__(self, url: str, access: Access) -> None:
+        self._url = url
+        self._io = CatalogIO(access)
+        self._root = self._io.document(url)
+        self._searches = [
+            link for link in _links(self._root) if link.get("rel") == "search" and isinstance(link.get("href"), str)
+        ]
+        self._items: list[Json] | None = None
+
+    def find(
+        self,
+        collections: Sequence[str],
+        bbox: Bounds,
+        days: tuple[dt.date, dt.date],
+        query: Mapping[str, Mapping[str, Any]],
+    ) -> list[Json]:
+        """Items that may be wanted, with absolute addresses: of an API those that it finds, else all there are.
+
+        Parameters
+        ----------
+        bbox
+            Longitude and latitude.
+        days
+            First and last, UTC.
+        """
+        if self._searches:
+            return self._search(collections, bbox, days, query)
+        if self._items is None:
+            self._items = list(_crawl(self._io, self._url, self._root))
+        return self._items
+
+    def _search(
+        self,
+        collections: Sequence[str],
+        bbox: Bounds,
+        days: tuple[dt.date, dt.date],
+        query: Mapping[str, Mapping[str, Any]],
+    ) -> list[Json]:
+        url = self._url
+        search = ItemSearch(
+            url=_followed(self._searches[0]["href"], url),
+            method="POST" if any(link.get("method") == "POST" for link in self._searches) else "GET",
+            stac_io=self._io,
+            collections=list(collections) or None,
+            bbox=list(bbox),
+            datetime=f"{days[0]}T00:00:00Z/{days[1] + dt.timedelta(days=1)}T00:00:00Z",
+            query={name: dict(one) for name, one in query.items()} if query and _can_query(self._root) else None,
+            limit=_PAGE,
+            max_items=_MOST_ITEMS,
+        )
+        try:
+            found = [with_addresses(item, url) for item in search.items_as_dicts()]
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise SourceError(f"{url} answered a search with something that is no list of items: {error!r}.") from error
+        if len(found) >= _MOST_ITEMS:
+            raise SourceError(f"{url} found {_MOST_ITEMS:,} items for {days[0]} to {days[1]}. Name `collection`.")
+        return found
 
 
 def with_addresses(item: Json, base: str) -> Json:
