@@ -13,7 +13,16 @@ import pytest
 from geofield.boxes import Box
 from geofield.cube.cube import Cube
 from geofield.errors import LostRaceError
-from geofield.pipeline import BoxFields, append_days, box_fields, missing_rows, rebuild_cube, refresh_rows
+from geofield.pipeline import (
+    BoxFields,
+    append_days,
+    box_fields,
+    correct_days,
+    fill_late_fields,
+    missing_rows,
+    rebuild_cube,
+    refresh_rows,
+)
 from geofield.results.rows import Results
 from geofield.testing.source import ArraySource
 from tests.test_pipeline import DAY1, DAY2, DAY3, FIRST, SMALL, THIRD, A, B, Work, field_table, make_box, scene
@@ -119,3 +128,20 @@ def test_a_writer_with_the_old_box_is_told(tmp_path: Path) -> None:
     rebuild_cube(changed_box(work.box, "another variable"), SOURCE, work.cube, work.results)
     with pytest.raises(LostRaceError, match="was changed meanwhile"):
         append_days(DAY3, DAY3, SOURCE, ready(work.box), Cube(work.location, "b"), Results(work.location, "b"))
+
+
+def test_a_cube_that_was_opened_before_the_change_is_told_too(tmp_path: Path) -> None:
+    """Its schema was read when it held the old arrays: the new ones have the same names, and another noise."""
+    work = Work(str(tmp_path / "store"), make_box(SMALL))
+    old, results = Cube(work.location, "b"), Results(work.location, "b")
+    append_days(DAY1, DAY2, SOURCE, ready(work.box), old, results)
+    rebuild_cube(changed_box(work.box, "noise"), SOURCE, work.cube, work.results)
+    tip = work.cube.tip()
+    for act in (
+        lambda: append_days(DAY3, DAY3, SOURCE, ready(work.box), old, results),
+        lambda: correct_days(DAY1, SOURCE, ready(work.box), old, results),
+        lambda: fill_late_fields(ready(work.box), old, results),
+    ):
+        with pytest.raises(LostRaceError, match="was changed meanwhile"):
+            act()
+    assert work.cube.tip() == tip

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 if "ICECHUNK_LOG" not in os.environ:
     # It warns whenever a directory is opened that commits there may race; ours are made under a lock.
     icechunk.set_logs_filter("error")
-_DAYS_PER_MANIFEST = 64
+_DAYS_PER_MANIFEST = 32  # many: an append rewrites much of the manifest; few: a snapshot lists many manifests
 _CHUNKS_PER_MANIFEST = 8  # of the arrays with a few days in a chunk, which the manifest holds itself
 _UNTIL, _STAMP = "until-", "%Y%m%dT%H%M%S.%f"
 
@@ -151,7 +151,6 @@ class Cube:
         self.repository.create_tag(f"{_UNTIL}{now:{_STAMP}}-{expected}", expected)
         swap(self, other.tip(), expected)
         other.repository.delete_branch(other.branch)
-        self.__dict__.pop("schema", None)
         self._latest = None
 
     def tip(self) -> str:
@@ -196,9 +195,9 @@ class Cube:
             self._latest = found
         return found
 
-    @cached_property
+    @property
     def schema(self) -> Schema:
-        """What the cube holds now."""
+        """What the cube held when its head was last looked at."""
         return read_schema((self._latest or self._opened(None))[1])
 
     def head(self, as_of: str | dt.datetime | None = None) -> Head:

@@ -105,8 +105,8 @@ def append_days(
     report = AppendReport()
     tries = 0
     head = cube.head()
-    check_schema(fields.box, cube)
     while todo := _missing_days(fields, head, start, end):
+        check_schema(fields.box, cube)  # of every head: a box may be changed between two windows
         window = todo[:WINDOW]
         try:
             done, rows = _append_window(window, source, fields, cube, head, run, f"{run.id}-{window[0]}-{tries}")
