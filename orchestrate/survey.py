@@ -60,6 +60,7 @@ class Survey:
         self.changes = _etags(store, "changes")
         self.index = hints.read_index(store)
         self.found: dict[str, Entry] = {}
+        self._texts: dict[str, str] = {}
         self._placing = threading.Lock()
 
     @property
@@ -197,6 +198,7 @@ class Survey:
                     boxes[box_id] = geofield.Box.model_validate_json(entry.box)
                 else:
                     boxes[box_id] = self.store.box(box_id)
+                    self._texts[box_id] = boxes[box_id].model_dump_json()
             except (GeofieldError, ValueError):  # told where it is worked on
                 continue
         return boxes
@@ -217,7 +219,7 @@ class Survey:
         entries: dict[str, Entry] = {}
         for box_id, etag in listing.hints.items():
             entry = self.found.get(box_id) or self.index.entries.get(box_id)
-            text = boxes.get(box_id) or (entry.box if entry is not None else "")
+            text = boxes.get(box_id) or self._texts.get(box_id) or (entry.box if entry is not None else "")
             if entry is None or entry.etag != etag or not etag:
                 # read after the LIST: what is paired with this ETag is what it names, or younger
                 note = hints.note_of(hints.read_hint(self.store, box_id), box_id)
