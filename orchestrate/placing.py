@@ -6,18 +6,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
     from geofield import Box, Store
-
-Numbers = npt.NDArray[np.int64]
-_NONE = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -36,8 +32,10 @@ class Placed:
     table: pd.DataFrame
 
     @cached_property
-    def _numbers(self) -> dict[str, Numbers]:
+    def _numbers(self) -> dict[str, npt.NDArray[np.int64]]:
         """Box id -> positions in `table`."""
+        import numpy as np
+
         if not len(self.table):
             return {}
         lists = self.table["boxes"].to_numpy(object)
@@ -55,12 +53,12 @@ class Placed:
 
     def of(self, box_id: str) -> pd.DataFrame:
         """The fields of a box."""
-        return self.table.iloc[self._numbers.get(box_id, _NONE)].reset_index(drop=True)
+        return self.table.iloc[self._numbers.get(box_id, [])].reset_index(drop=True)
 
     def digest(self, box_id: str) -> str:
         """One short text that changes when the fields of a box do, or a version of one of them."""
         ids, versions = self._keys
-        numbers = self._numbers.get(box_id, _NONE)
+        numbers: Any = self._numbers.get(box_id, [])
         return fields_digest(ids[numbers].tolist(), versions[numbers].tolist())
 
 
