@@ -1,4 +1,4 @@
-"""The STAC source: catalogues of every kind, pixels with the right numbers, failures, secrets. All on loopback."""
+"""The STAC source: numbers, scenes, catalogues of every kind. All on loopback."""
 
 from __future__ import annotations
 
@@ -18,62 +18,28 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from geofield.errors import (
-    AccessError,
-    MissingBandError,
     SourceError,
-    SourceUnavailableError,
-    UnreadableFileError,
 )
 from geofield.grid import Grid
-from geofield.source import Source, gdal, open_source, signing, staccatalog
-from geofield.source.access import Access
-from geofield.source.stac import StacSource
+from geofield.source import Source
 from geofield.testing.source import SourceContract
-from tests.support.imageserver import Fault, ImageServer, stac_api
+from tests.support.imageserver import ImageServer
 from tests.support.scenes import stac_item, write_tif
-
-GEOBOX = GeoBox((300, 300), Affine(10, 0, 500_000, 0, -10, 5_490_000), "EPSG:32631")
-COARSE = GeoBox((155, 155), Affine(20, 0, 499_990, 0, -20, 5_490_010), "EPSG:32631")
-"""20 m pixels whose grid is half a pixel off."""
-DAYS = dt.date(2023, 5, 1), dt.date(2023, 5, 31)
-RANDOM = np.random.default_rng(7)
-BANDS = {"red": "B04", "nir": "B08", "scl": "SCL"}
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Back-off without the waiting; how long would have been waited."""
-    waits: list[float] = []
-    monkeypatch.setattr(staccatalog, "pause", waits.append)
-    monkeypatch.setattr("geofield.source.stacversion.pause", waits.append)
-    monkeypatch.setitem(gdal.OPTIONS, "GDAL_HTTP_RETRY_DELAY", 0.01)
-    return waits
+from tests.support.stacs import (
+    BANDS,
+    DAYS,
+    GEOBOX,
+    make_scene,
+    month_on_api,
+    stac,
+    write_items,
+)
 
 
-def make_scene(folder: Path, day: int, where: str, **properties: Any) -> dict[str, Any]:
-    """Three files of a day of May 2023, and their item; `where` begins the files' addresses."""
-    name = f"S2A_{day:02}"
-    for band in ("B04", "B08"):
-        numbers = RANDOM.integers(1000, 6000, GEOBOX.shape).astype("uint16")
-        write_tif(folder / f"{name}_{band}.tif", numbers, GEOBOX, 128, nodata=0)
-    classes = RANDOM.integers(0, 12, COARSE.shape).astype("uint8")
-    write_tif(folder / f"{name}_SCL.tif", classes, COARSE, 64, nodata=0)
-    grid = {"proj:shape": list(COARSE.shape), "proj:transform": list(COARSE.transform)[:6]}
-    assets = {band: {"href": f"{where}/{name}_{band}.tif"} for band in ("B04", "B08", "SCL")}
-    assets["SCL"] |= grid  # type: ignore[arg-type]
-    said = {"s2__processing_baseline": "05.09", "created": f"2023-05-{day:02}T20:00:00Z", **properties}
-    return stac_item(name, f"2023-05-{day:02}T10:30:00Z", GEOBOX, assets, **said)
-
-
-def write_items(path: Path, *items: Any) -> str:
-    """An ItemCollection; its path."""
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
-    return str(path)
-
-
-def stac(url: str, **options: Any) -> Source:
-    """A source of three bands."""
-    return open_source({"type": "stac", "url": url, "bands": BANDS, **options})
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageServer]:
+    with month_on_api(tmp_path_factory.mktemp("api")) as server:
+        yield server
 
 
 class TestListOfItems(SourceContract):
@@ -92,16 +58,6 @@ class TestListOfItems(SourceContract):
 
     def days(self) -> tuple[dt.date, dt.date]:
         return DAYS
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageServer]:
-    """A STAC API over four scenes, one of them cloudy, and the server of their files."""
-    folder = tmp_path_factory.mktemp("api")
-    covers = {3: 10, 8: 20, 13: 95, 18: 0}
-    items = [make_scene(folder, day, "{server}", eo__cloud_cover=cover) for day, cover in covers.items()]
-    with stac_api(folder, items) as server:
-        yield server
 
 
 class TestApi(SourceContract):
@@ -378,51 +334,6 @@ def test_a_catalogue_on_s3(s3_url: str, tmp_path: Path) -> None:
         stac(f"{s3_url}/other.json").search(Grid(GEOBOX), *DAYS)
 
 
-# --- traffic ----------------------------------------------------------------------------------------------------------
-
-
-def touched_bytes(path: Path, window: GeoBox, block: int = 256) -> int:
-    """Compressed bytes of the blocks that a window of GEOBOX's lattice touches."""
-    column, row = (round(one) for one in ~GEOBOX.transform @ (window.transform.c, window.transform.f))
-    rows = range(row // block, (row + window.shape.y - 1) // block + 1)
-    columns = range(column // block, (column + window.shape.x - 1) // block + 1)
-    with rasterio.open(path) as dataset:
-        return sum(int(dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=1)) for y in rows for x in columns)
-
-
-@pytest.mark.parametrize(
-    "where", [(0, 0, 512, 512), (300, 700, 900, 1400), (1024, 1024, 1536, 1536), (0, 0, 200, 2048)]
-)
-def test_little_more_is_fetched_than_the_blocks_that_are_needed(tmp_path: Path, where: tuple[int, ...]) -> None:
-    """Noise, which does not compress, in blocks of 256: 115 kB each."""
-    geobox = GeoBox((2048, 2048), GEOBOX.transform, GEOBOX.crs)
-    path = tmp_path / "B04.tif"
-    write_tif(path, RANDOM.integers(1, 10_000, geobox.shape).astype("uint16"), geobox)
-    with ImageServer(tmp_path) as server:
-        item = stac_item("S2A_x", "2023-05-03T10:30:00Z", geobox, {"B04": {"href": f"{server.url}/B04.tif"}},
-                         s2__processing_baseline="05.09", created="2023")  # fmt: skip
-        source = stac(write_items(tmp_path / "items.json", item), bands={"red": "B04"})
-        y0, x0, y1, x1 = where
-        window = geobox[y0:y1, x0:x1]
-        (one,) = source.search(Grid(window), *DAYS)
-        assert server.served == []  # searching opens no file
-        values = source.read(one, ["red"], window)["red"]
-        fetched = sum(request.bytes for request in server.served)
-    assert np.isfinite(values).all()
-    needed = touched_bytes(path, window)
-    assert needed <= fetched <= 1.3 * needed
-
-
-def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
-    with ImageServer(tmp_path) as server:
-        item = make_scene(tmp_path, 3, server.url)
-        source = stac(write_items(tmp_path / "items.json", item))
-        (one,) = source.search(Grid(GEOBOX), *DAYS)
-        before = source.read(one, ["red"], GEOBOX)["red"]
-        make_scene(tmp_path, 3, server.url)
-        assert (source.read(one, ["red"], GEOBOX)["red"] != before).mean() > 0.99
-
-
 def test_a_static_catalogue_is_read_once(tmp_path: Path) -> None:
     write_catalog(tmp_path)
     with ImageServer(tmp_path) as server:
@@ -431,280 +342,3 @@ def test_a_static_catalogue_is_read_once(tmp_path: Path) -> None:
             found = source.search(Grid(GEOBOX), dt.date(2023, 5, day), dt.date(2023, 5, day))
             assert len(found) == (day in (3, 8))
         assert len(server.served) == 4  # catalogue, collection, two items
-
-
-# --- failures ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_busy_catalogue_is_asked_again(api: ImageServer, no_waiting: list[float], status: int) -> None:
-    with api.failing(Fault("/search", status=status, times=2)):
-        assert len(stac(api.api).search(Grid(GEOBOX), *DAYS)) == 4
-    assert no_waiting == [0.5, 1.0]
-    with (
-        api.failing(Fault("/search", status=status)),
-        pytest.raises(
-            SourceUnavailableError,
-            match=rf"127\.0\.0\.1:\d+ answered {status} when asked for .*/search.*Try again later",
-        ),
-    ):
-        stac(api.api).search(Grid(GEOBOX), *DAYS)
-    assert no_waiting[2:] == [0.5, 1.0, 2.0, 4.0]
-
-
-def test_a_cut_answer_is_asked_for_again(api: ImageServer, no_waiting: list[float]) -> None:
-    with api.failing(Fault("/search", cut=500, times=1)):
-        assert len(stac(api.api).search(Grid(GEOBOX), *DAYS)) == 4
-    assert no_waiting == [0.5]
-    with api.failing(Fault("/search", cut=500)), pytest.raises(SourceUnavailableError, match=r"did not answer"):
-        stac(api.api).search(Grid(GEOBOX), *DAYS)
-
-
-def test_no_server_is_unavailable() -> None:
-    with pytest.raises(SourceUnavailableError, match=r"127\.0\.0\.1:9 did not answer"):
-        stac("http://127.0.0.1:9/v1").search(Grid(GEOBOX), *DAYS)
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "message"),
-    [(401, AccessError, "refused"), (403, AccessError, "Give the source `auth`"), (404, SourceError, "Check `url`")],
-)
-def test_a_refusal_is_no_reason_to_retry(
-    api: ImageServer, no_waiting: list[float], status: int, error: type[Exception], message: str
-) -> None:
-    with api.failing(Fault(status=status)), pytest.raises(error, match=message):
-        stac(api.api).search(Grid(GEOBOX), *DAYS)
-    assert no_waiting == []
-
-
-@pytest.mark.parametrize("fault", [Fault("_B04", status=429, times=1), Fault("_B04", status=503, times=2)])
-def test_a_busy_server_of_files_is_asked_again(api: ImageServer, fault: Fault) -> None:
-    source = stac(api.api)
-    one = source.search(Grid(GEOBOX), *DAYS)[0]
-    expected = source.read(one, ["red", "nir"], GEOBOX)
-    with api.failing(fault):
-        values = source.read(one, ["red", "nir"], GEOBOX)
-    np.testing.assert_array_equal(values["red"], expected["red"])
-
-
-@pytest.mark.parametrize("fault", [Fault("_B04", status=503), Fault("_B04", status=429)])
-def test_a_server_of_files_that_stays_busy_is_unavailable(api: ImageServer, fault: Fault) -> None:
-    source = stac(api.api)
-    one = source.search(Grid(GEOBOX), *DAYS)[0]
-    with api.failing(fault), pytest.raises(SourceUnavailableError, match=r"S2A_03_B04\.tif could not be read"):
-        source.read(one, ["red", "nir"], GEOBOX)
-
-
-def test_a_file_that_is_gone_or_refused_is_told(api: ImageServer) -> None:
-    source = stac(api.api)
-    one = source.search(Grid(GEOBOX), *DAYS)[0]
-    with api.failing(Fault("_B04", status=404)), pytest.raises(UnreadableFileError, match=r"is not there \(any more\)"):
-        source.read(one, ["red"], GEOBOX)
-    with api.failing(Fault("_B04", status=403)), pytest.raises(AccessError, match=r"was refused"):
-        source.read(one, ["red"], GEOBOX)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("<html>", "holds no JSON"), ("[]", "not a STAC object"), ('{"type": "Dog"}', "type 'Dog', which is not STAC")],
-)
-def test_what_is_no_catalogue_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "x.json").write_text(text)
-    with pytest.raises(SourceError, match=message):
-        stac(str(tmp_path / "x.json")).search(Grid(GEOBOX), *DAYS)
-
-
-def test_missing_catalogues_assets_and_bands_are_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"There is nothing at .*none\.json\. Check `url`"):
-        stac(str(tmp_path / "none.json")).search(Grid(GEOBOX), *DAYS)
-    source = stac(write_items(tmp_path / "items.json", make_scene(tmp_path, 3, ".")), bands={"red": "B04", "b": "B99"})
-    (one,) = source.search(Grid(GEOBOX), *DAYS)
-    with pytest.raises(MissingBandError, match=r"S2A_03 has no asset for band 'b'; it has red\. Name the asset under"):
-        source.read(one, ["b"], GEOBOX)
-    with pytest.raises(MissingBandError, match=r"no band 'blue'; it offers red, b"):
-        source.read(one, ["blue"], GEOBOX)
-
-
-# --- whom to trust ----------------------------------------------------------------------------------------------------
-
-
-def test_a_catalogue_elsewhere_opens_no_file_of_this_machine(tmp_path: Path) -> None:
-    with ImageServer(tmp_path) as server:
-        item = make_scene(tmp_path, 3, str(tmp_path))
-        item["assets"]["B04"]["href"] = f"file://{tmp_path}/S2A_03_B04.tif"
-        item["assets"]["B08"]["href"] = f"/vsizip/{tmp_path}/x.zip"
-        write_items(tmp_path / "items.json", item)
-        source = stac(f"{server.url}/items.json")
-        (one,) = source.search(Grid(GEOBOX), *DAYS)
-        with pytest.raises(SourceError, match=r"S2A_03_B04\.tif cannot be read: files are reached by https"):
-            source.read(one, ["red"], GEOBOX)
-        catalog = {"type": "Catalog", "links": [{"rel": "item", "href": f"file://{tmp_path}/secret.json"}]}
-        (tmp_path / "catalog.json").write_text(json.dumps(catalog))
-        with pytest.raises(SourceError, match=r"a file of this machine: that is not followed"):
-            stac(f"{server.url}/catalog.json").search(Grid(GEOBOX), *DAYS)
-
-
-def test_only_rasters_that_name_no_other_files_are_opened(tmp_path: Path) -> None:
-    item = make_scene(tmp_path, 3, ".")
-    with rasterio.open(tmp_path / "S2A_03_B04.tif") as dataset:
-        xml = (
-            f'<VRTDataset rasterXSize="300" rasterYSize="300"><SRS>{dataset.crs.to_wkt()}</SRS><VRTRasterBand band="1" '
-            f'dataType="UInt16"><SimpleSource><SourceFilename>{dataset.name}</SourceFilename><SourceBand>1</SourceBand>'
-            "</SimpleSource></VRTRasterBand></VRTDataset>"
-        )
-    (tmp_path / "S2A_03_B04.tif").rename(tmp_path / "moved.tif")
-    (tmp_path / "S2A_03_B04.tif").write_text(xml.replace("S2A_03_B04", "moved"))
-    source = stac(write_items(tmp_path / "items.json", item))
-    (one,) = source.search(Grid(GEOBOX), *DAYS)
-    with pytest.raises(UnreadableFileError, match=r"S2A_03_B04\.tif cannot be read as a raster"):
-        source.read(one, ["red"], GEOBOX)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"url": "https://host/v1?token=abc"}, r"host/v1 carries .* a signed query"),
-        ({"url": "https://me:secret@host/v1"}, r"https://host/v1 carries a user name"),
-        ({"token": "s3cr3t"}, r"token is no key of it \(value not shown\)"),
-        ({"auth": {"token": "s3cr3t"}}, r"auth\.token is no key of it \(value not shown\)"),
-        ({"auth": {"variable": "s3cr3t.s3cr3t"}}, r"auth\.variable \(value not shown\)"),
-        ({"endpoint": "https://key:s3cr3t@host"}, r"https://host carries a user name"),
-    ],
-)
-def test_a_source_holds_no_secret(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(SourceError, match=message) as caught:
-        stac(**{"url": "https://host/v1", **options})
-    assert "s3cr3t" not in str(caught.value)
-
-
-def test_a_token_goes_to_its_host_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: ImageServer) -> None:
-    """`localhost` is the catalogue's host; its files lie on 127.0.0.1."""
-    items = [make_scene(tmp_path, 3, "{server}")]
-    with ImageServer(tmp_path) as server:
-        near = server.url.replace("127.0.0.1", "localhost")
-        write_items(tmp_path / "items.json", *json.loads(json.dumps(items).replace("{server}", server.url)))
-        spec = {"auth": {"variable": "MY_TOKEN"}, "etags": True}
-        with pytest.raises(AccessError, match=r"variable MY_TOKEN does not hold one"):
-            stac(f"{near}/items.json", **spec).search(Grid(GEOBOX), *DAYS)
-        monkeypatch.setenv("MY_TOKEN", "abc")
-        source = stac(f"{near}/items.json", **spec)
-        assert b"abc" not in pickle.dumps(source)
-        (one,) = source.search(Grid(GEOBOX), *DAYS)
-        source.read(one, ["red"], GEOBOX)
-        assert {request.headers.get("Authorization") for request in server.requests("items")} == {"Bearer abc"}
-        assert {request.headers.get("Authorization") for request in server.requests(".tif")} == {None}
-        both = stac(f"{near}/items.json", auth={"variable": "MY_TOKEN", "hosts": ["localhost", "127.0.0.1"]})
-        server.served.clear()
-        both.read(one, ["red"], GEOBOX)
-        assert {request.headers.get("Authorization") for request in server.requests(".tif")} == {"Bearer abc"}
-
-
-def test_a_token_is_not_sent_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_TOKEN", "abc")
-    source = stac("https://host/v1", auth={"variable": "MY_TOKEN", "scheme": ""})
-    assert isinstance(source, StacSource)
-    access = source.settings.access
-    assert access.headers("https://host/x.tif") == {"Authorization": "abc"}
-    assert access.headers("http://host/x.tif") == {}
-    assert access.headers("https://other/x.tif") == {}
-
-
-# --- presets ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("url", "options", "sign", "endpoint"),
-    [
-        ("https://earth-search.aws.element84.com/v1", {}, None, None),
-        ("https://planetarycomputer.microsoft.com/api/stac/v1", {}, "planetary-computer", None),
-        ("https://stac.dataspace.copernicus.eu/v1", {}, None, "https://eodata.dataspace.copernicus.eu"),
-        ("https://stac.dataspace.copernicus.eu/v1", {"endpoint": "https://mine"}, None, "https://mine"),
-        ("https://planetarycomputer.microsoft.com/api/stac/v1", {"preset": "generic"}, None, None),
-        ("https://mirror/v1", {"preset": "planetary-computer"}, "planetary-computer", None),
-    ],
-)
-def test_presets_are_guessed_from_the_host(url: str, options: Any, sign: str | None, endpoint: str | None) -> None:
-    source = open_source({"type": "stac", "url": url, "collection": "sentinel-2-l2a", **options})
-    assert isinstance(source, StacSource)
-    access = source.settings.access
-    assert (access.sign, access.endpoint) == (sign, endpoint)
-    assert {"red", "nir", "scl"} <= set(source.bands())
-    assert source.quality_bands() == ("scl",)
-
-
-def test_s3_options_are_put_into_gdals_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    config = tmp_path / "config"
-    config.write_text("[profile imagery]\naws_access_key_id = one\naws_secret_access_key = two\nregion = eu\n")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    access = Access(requester_pays=True, endpoint="https://eodata.example", profile="imagery")
-    options = gdal._environment("s3://b/x.tif", access)
-    assert options.options["AWS_REQUEST_PAYER"] == "requester"
-    assert options.options["AWS_S3_ENDPOINT"] == "eodata.example"
-    assert options.session.get_credential_options()["AWS_ACCESS_KEY_ID"] == "one"
-    with pytest.raises(AccessError, match="no profile 'nobody'"):
-        gdal._environment("s3://b/x.tif", Access(profile="nobody")).session.get_credential_options()
-
-
-BLOB = "https://account.blob.core.windows.net/container/B04.tif"
-
-
-@pytest.fixture
-def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageServer]:
-    """A server of tokens; the file `account/container` is the next one."""
-    (tmp_path / "account").mkdir()
-    with ImageServer(tmp_path) as server:
-        signing.forget_tokens()  # imports the package, past its warnings
-        from planetary_computer.settings import Settings  # type: ignore[import-untyped]
-
-        monkeypatch.setattr(Settings.get(), "sas_url", server.url)
-        yield server
-        signing.forget_tokens()
-
-
-def grant(server: ImageServer, token: str, seconds: float) -> None:
-    """The next token, and how long it holds."""
-    expiry = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
-    text = json.dumps({"token": token, "msft:expiry": expiry.isoformat()})
-    (server.folder / "account" / "container").write_text(text)
-
-
-def test_tokens_are_kept_and_renewed(tokens: ImageServer) -> None:
-    grant(tokens, "sig=1", 50)
-    assert signing.signed(BLOB) == f"{BLOB}?sig=1"
-    grant(tokens, "sig=2", 3600)
-    assert signing.signed(BLOB) == f"{BLOB}?sig=2"  # the first has less than a minute left
-    grant(tokens, "sig=3", 3600)
-    assert signing.signed(BLOB) == f"{BLOB}?sig=2"
-    signing.forget_tokens()
-    assert signing.signed(BLOB) == f"{BLOB}?sig=3"
-    assert signing.signed("https://elsewhere/B04.tif") == "https://elsewhere/B04.tif"
-    assert len(tokens.served) == 3
-
-
-def test_no_token_is_told(tokens: ImageServer) -> None:
-    with tokens.failing(Fault(status=403)), pytest.raises(AccessError, match=r"gave no token for https://account"):
-        signing.signed(BLOB)
-    with tokens.failing(Fault(status=404)), pytest.raises(SourceUnavailableError, match=r"gave no token"):
-        signing.signed(BLOB)
-
-
-def test_a_token_that_was_refused_is_renewed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forgotten: list[str] = []
-    answers: list[Any] = [AccessError("expired"), ({"red": np.ones(GEOBOX.shape)}, 8)]
-
-    def answer(*_: object) -> Any:
-        one = answers.pop(0)
-        if isinstance(one, Exception):
-            raise one
-        return one
-
-    monkeypatch.setattr("geofield.source.stac.read_bands", answer)
-    monkeypatch.setattr("geofield.source.stac.forget_tokens", lambda: forgotten.append("all"))
-    url = write_items(tmp_path / "items.json", make_scene(tmp_path, 3, "https://account.blob.core.windows.net/c"))
-    source = stac(url, preset="planetary-computer")
-    (one,) = source.search(Grid(GEOBOX), *DAYS)
-    assert source.read(one, ["red"], GEOBOX)["red"].all()
-    assert forgotten == ["all"]
-    answers[:] = [AccessError("no"), AccessError("no, never")]
-    with pytest.raises(AccessError, match="never"):
-        source.read(one, ["red"], GEOBOX)
