@@ -173,7 +173,7 @@ def follow_up(
     except ConfigurationError as error:
         _warn(str(error))
         urls = []
-    notifier = Notifier(store.url, urls, tenant.notify.on, tenant.notify.stale_days) if urls else None
+    notifier = Notifier(store.url, urls, tenant.notify.events, tenant.notify.stale_days) if urls else None
     counted = _metrics(metrics_file) if metrics_file or push_gateway else None
     account(store.url, receipt, store, dt.datetime.now(dt.UTC), counted, notifier)
     if counted is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
@@ -14,6 +14,9 @@ from orchestrate.config import PREFIX, Settings, day_of_rule, parse_workers
 from orchestrate.masking import mask, register
 from orchestrate.notify import KINDS
 from orchestrate.schedule import HOURLY, Schedule, parse_every
+
+if TYPE_CHECKING:
+    import yaml
 
 NAME = "settings.yaml"
 YESTERDAY = "yesterday"
@@ -31,10 +34,10 @@ class NotifySettings(BaseModel):
     model_config = _STRICT
 
     urls: tuple[SecretStr, ...] = Field((), description="addresses as apprise takes them, such as ${SLACK_URL}")
-    on: tuple[str, ...] = Field(KINDS, description="of what: " + ", ".join(KINDS))
+    events: tuple[str, ...] = Field(KINDS, description="of what: " + ", ".join(KINDS))
     stale_days: int = Field(3, ge=1, description="a box whose last day is older than this is stale")
 
-    @field_validator("on")
+    @field_validator("events")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for one in value:
@@ -156,11 +159,30 @@ def parse_settings(text: str, name: str, environment: Mapping[str, str], *, is_o
         raise ConfigurationError(f"{name}: {faults}.") from error
 
 
+def _loader() -> type[yaml.SafeLoader]:
+    """YAML's safe loader with the words of YAML 1.2: `1:4` is no number of base 60, `on` and `yes` are no booleans."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers: ClassVar = {
+            first: [(tag, form) for tag, form in found if tag.rpartition(":")[2] not in ("bool", "int", "float")]
+            for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    for name, form, first in (
+        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+        ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+        ("float", r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ):
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{name}", re.compile(f"^(?:{form})$"), list(first))
+    return Loader
+
+
 def _mapping(text: str, name: str) -> dict[str, Any]:
     import yaml
 
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _loader())  # noqa: S506 - a SafeLoader with fewer words
     except yaml.YAMLError as error:
         # its own words show the line, with whatever is written there
         mark = getattr(error, "problem_mark", None)
@@ -178,7 +200,7 @@ def fault_of(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"]) or "the file"
     said = error["input"]
     is_plain = isinstance(said, str | int | float) and "urls" not in error["loc"]
-    value = f" = {mask(str(said))!r}" if is_plain and error["type"] != "extra_forbidden" else ""
+    value = f" = {mask(repr(said))}" if is_plain and error["type"] != "extra_forbidden" else ""
     reason = "there is no such setting" if error["type"] == "extra_forbidden" else error["msg"]
     return f"{key}{value}: {mask(reason.removeprefix('Value error, '))}"
 

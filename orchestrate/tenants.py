@@ -230,7 +230,7 @@ def shown(tenant: Tenant) -> dict[str, Any]:
         "again_after": None if tenant.again_after is None else f"{tenant.again_after.total_seconds():g} s",
         "notify": {
             "urls": [f"{one.get_secret_value().partition('://')[0][:12]}://{MASK}" for one in tenant.notify.urls],
-            "on": list(tenant.notify.on),
+            "events": list(tenant.notify.events),
             "stale_days": tenant.notify.stale_days,
         },
     }

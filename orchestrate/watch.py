@@ -247,7 +247,7 @@ class Watch:
 def _notifier(tenant: Tenant) -> Notifier:
     urls = [one.get_secret_value() for one in tenant.notify.urls]
     check_urls(urls)
-    return Notifier(tenant.name, urls, tenant.notify.on, tenant.notify.stale_days)
+    return Notifier(tenant.name, urls, tenant.notify.events, tenant.notify.stale_days)
 
 
 def _shown(moment: dt.datetime) -> str:
