@@ -69,9 +69,8 @@ def main() -> None:
             day = START + dt.timedelta(days=number)
             report = append_day(day, store.source("large"), fields, store.cube("large"), store.results("large"))
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-            print(
-                f"day {number + 1}: {time.perf_counter() - began:5.1f} s, {report.rows_written} rows, peak {peak:.2f} GB"
-            )
+            took = time.perf_counter() - began
+            print(f"day {number + 1}: {took:5.1f} s, {report.rows_written} rows, peak {peak:.2f} GB")
 
 
 if __name__ == "__main__":
