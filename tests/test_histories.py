@@ -147,12 +147,11 @@ class History:
 
     def crash(self) -> None:
         self.last += self.chance.randint(0, 2)
-        step = self.chance.choice(sorted(STEPS))
-        with dying(step, self.chance.randint(0, 3), self.chance.random() < 0.5):
+        with dying(self.chance.randint(0, 7), self.chance.random() < 0.5):
             try:
                 run(self.store, day(self.last), settings=SETTINGS)
-            except Killed:
-                self.log.append(f"  died at {step}")
+            except Killed as death:
+                self.log.append(f"  died at {death}")
 
     def two_runners(self) -> None:
         self.last += self.chance.randint(0, 2)
@@ -194,33 +193,33 @@ EVENTS = [
 
 
 @contextmanager
-def dying(step: str, call: int, after: bool) -> Iterator[None]:
-    """The process dies before or after the n-th call of a step; every thread of it."""
-    owner, name = STEPS[step]
-    real = getattr(owner, name)
+def dying(call: int, after: bool) -> Iterator[None]:
+    """The process dies before or after the n-th of its steps, whichever they are; every thread of it."""
     lock = threading.Lock()
     left = [call]
     dead = threading.Event()
+    abandon = Attempt.abandon
 
-    def mortal(*args: Any, **named: Any) -> Any:
-        with lock:
-            is_last = left[0] == 0
-            left[0] -= 1
-        if dead.is_set() or (is_last and not after):
-            dead.set()
-            raise Killed
-        value = real(*args, **named)
-        if is_last:
-            dead.set()
-            raise Killed
-        return value
+    def mortal(step: str, real: Any) -> Any:
+        def call(*args: Any, **named: Any) -> Any:
+            with lock:
+                is_last = left[0] == 0
+                left[0] -= 1
+            if dead.is_set() or (is_last and not after):
+                dead.set()
+                raise Killed(f"before {step}")
+            value = real(*args, **named)
+            if is_last:
+                dead.set()
+                raise Killed(f"after {step}")
+            return value
+
+        return call
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, mortal)
-        abandon = Attempt.abandon
-        patch.setattr(
-            Attempt, "abandon", lambda self: None if dead.is_set() else abandon(self)
-        )  # the dead tidy nothing
+        for step, (owner, name) in STEPS.items():
+            patch.setattr(owner, name, mortal(step, getattr(owner, name)))
+        patch.setattr(Attempt, "abandon", lambda self: None if dead.is_set() else abandon(self))
         yield
 
 
