@@ -171,6 +171,8 @@ class Store:
     def forget_fields(self, field_ids: Sequence[str], run: Run | None = None) -> int:
         """Remove some fields with all their history; how many rows went. See `geofield.pipeline.removal`."""
         tables = {name: self.results(name) for name in self.boxes()}
+        for info in self.location.list("weights"):  # a cache; it holds the shapes of fields
+            self.location.delete(info.key)
         return forget_fields(field_ids, self.registry, tables, (run or Run()).metadata("forget", []))
 
     def remove_box(self, box_id: str) -> int:

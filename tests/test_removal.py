@@ -51,6 +51,7 @@ def test_a_forgotten_field_is_in_no_table_any_more(store: geofield.Store) -> Non
     assert store.forget_fields(["f1"]) == 9
     assert [key for key in holding(store, "f1", "rows/b") if "_delta_log" not in key] == []
     assert [key for key in holding(store, "f1", "fields") if "_delta_log" not in key] == []
+    assert store.location.list("weights") == []
     assert set(store.rows()["field_id"]) == {"f2"}
     assert run(store, END)["boxes"]["b"]["rows_written"] == 0
     with pytest.raises(NotFoundError, match="no field 'f1' to forget"):
