@@ -17,6 +17,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -27,7 +28,8 @@ import zarr
 
 from geofield.cube.cube import Cube, array_of, swap, to_date
 from geofield.cube.schema import Schema
-from geofield.errors import LostRaceError, MissingDaysError, StoreUnavailableError
+from geofield.cube.together import together
+from geofield.errors import LostRaceError, MissingDaysError, unanswered
 
 PREFIX = "attempt-"
 
@@ -104,20 +106,30 @@ class Attempt:
         MissingDaysError
             The first day does not follow the last one of the cube.
         """
-        self.begin()
-        with _translated(f"begin attempt {self.branch}"):
-            group = zarr.open_group(self._open().store, mode="r+")
-            present = np.asarray(array_of(group, "time"), dtype=np.int64)
-            _check_order(self.cube.box_id, present, [day.day for day in days])
-            self.first_step = len(present)
-            self._days = tuple(days)
-            _grow(group, self._days, self.cube.schema)
+        self._days = tuple(days)
+        self._branch_off()
 
     def begin(self) -> None:
-        """Branch off without growing: days that are there are to be amended."""
+        """Branch off, without growing: days that are there are to be amended."""
+        self._branch_off()
+
+    def _branch_off(self) -> None:
         with _translated(f"begin attempt {self.branch}"):
-            self.cube.repository.create_branch(self.branch, self.base)
-            self._session = self.cube.repository.writable_session(self.branch)
+            branch = partial(self.cube.repository.create_branch, self.branch, self.base)
+            work: dict[str, Callable[[], object]] = {"branch": branch, "session": self._begin_session}
+            together(work)  # the branch is a name that nothing waits for
+
+    def _begin_session(self) -> None:
+        session = self.cube.repository.writable_session(self.cube.branch)
+        if session.snapshot_id != self.base:
+            raise LostRaceError(f"Another writer published box {self.cube.box_id} first.")
+        if self._days:
+            group = zarr.open_group(session.store, mode="r+")
+            present = np.asarray(array_of(group, "time"), dtype=np.int64)
+            _check_order(self.cube.box_id, present, [day.day for day in self._days])
+            self.first_step = len(present)
+            _grow(group, self._days, self.cube.schema)
+        self._session = session
 
     def fork(self) -> Fork:
         """What every task gets; see `load_fork`."""
@@ -249,4 +261,4 @@ def _translated(doing: str) -> Any:
     except icechunk.ConflictError as error:
         raise LostRaceError(f"Another writer was faster: could not {doing}.") from error
     except icechunk.IcechunkError as error:
-        raise StoreUnavailableError(f"Could not {doing}: {error}") from error
+        raise unanswered(f"Could not {doing}", error) from error
