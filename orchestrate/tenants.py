@@ -156,7 +156,7 @@ def _tenant(
     said: Mapping[str, Any],
     environment: Mapping[str, str],
 ) -> Tenant:
-    layers = [_said(file), {} if own is None else _said(own), _of_environment(environment), _without_none(said)]
+    layers = [_said(file), {} if own is None else _said(own), _of_environment(environment), _of_call(said)]
     values: dict[str, Any] = {}
     for layer in layers:
         if any(layer.get(key) for key in _WHEN):  # a schedule takes the place of an interval, and the other way round
@@ -205,6 +205,14 @@ def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         faults = "; ".join(PREFIX + fault_of(one).replace(str(one["loc"][0]), str(one["loc"][0]).upper(), 1)
                            if one["loc"] else fault_of(one) for one in error.errors(include_url=False))  # fmt: skip
         raise ConfigurationError(f"The environment: {faults}.") from error
+
+
+def _of_call(said: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return _said(Shared.model_validate(_without_none(said)))
+    except ValidationError as error:
+        faults = "; ".join(f"--{fault_of(one)}" for one in error.errors(include_url=False))
+        raise ConfigurationError(f"The call: {faults}.") from error
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
