@@ -163,3 +163,24 @@ class CorruptStoreError(StoreError):
     """What is stored breaks an invariant."""
 
     kind = "corrupt_store"
+
+
+# --- from other libraries' errors -----------------------------------------------------------------------------------
+
+_DENIED = ("AccessDenied", "403 Forbidden", "lacked the necessary privileges", "InvalidAccessKeyId",
+           "SignatureDoesNotMatch", "NoCredentials", "Unable to locate credentials")  # fmt: skip
+
+
+def unanswered(what: str, error: Exception) -> GeofieldError:
+    """The error for a store that did not do what it was asked: no access, or try again.
+
+    Parameters
+    ----------
+    what
+        The beginning of the message: what was asked of whom.
+    error
+        What a library raised; of some there is only the text to tell them apart.
+    """
+    if any(word in str(error) for word in _DENIED):
+        return AccessError(f"{what}: {error}. Check the credentials and the bucket's policy.")
+    return StoreUnavailableError(f"{what}: {error}. Try again; nothing was lost.")

@@ -16,13 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from geofield.errors import AccessError, ConfigurationError, NotFoundError, StoreUnavailableError, UnsafeStoreError
+from geofield.errors import (
+    AccessError,
+    ConfigurationError,
+    GeofieldError,
+    NotFoundError,
+    StoreUnavailableError,
+    UnsafeStoreError,
+    unanswered,
+)
 from geofield.filesystem import ALLOW_OPTION, check_filesystem, directory_lock
 
 if TYPE_CHECKING:
     import icechunk
 
 _ALLOWED = frozenset({"endpoint_url", "region", "anonymous", ALLOW_OPTION})
+_PROBES = 3
 _SECRET = ("key", "secret", "token", "password")
 
 
@@ -328,7 +337,7 @@ class _S3Prefix:
         bucket, _, name = self._path(key).partition("/")
         try:
             answer = self._fs.call_s3("put_object", Bucket=bucket, Key=name, Body=data, **condition)
-        except OSError as error:
+        except _s3_faults() as error:
             if _s3_code(error) in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
                 return None
             raise _translated(error, f"write {key}") from error
@@ -356,14 +365,29 @@ class _S3Prefix:
 
     def probe(self) -> None:
         """An S3 server: create-only twice, then a compare-and-swap on a stale ETag."""
+        refused = ""
+        for _ in range(_PROBES):
+            refused = self._probe_once()
+            if not refused:
+                return
+        raise UnsafeStoreError(_refusal(self.bucket, refused, "a write whose condition holds is refused"))
+
+    def _probe_once(self) -> str:
+        """The condition whose good write was refused, empty when all is well.
+
+        A refusal may be the answer to a write that was sent again because the first answer was lost.
+        """
         key = f".probe-{uuid.uuid4().hex}"
         try:
             first = self._conditional(key, b"1", IfNoneMatch="*")
-            if first is None or self._conditional(key, b"2", IfNoneMatch="*") is not None:
+            if self._conditional(key, b"2", IfNoneMatch="*") is not None:
                 raise UnsafeStoreError(_refusal(self.bucket, "If-None-Match", "two writers could create the same key"))
+            if first is None:
+                return "If-None-Match"
             second = self._conditional(key, b"3", IfMatch=first)
-            if second is None or self._conditional(key, b"4", IfMatch=first) is not None:
+            if self._conditional(key, b"4", IfMatch=first) is not None:
                 raise UnsafeStoreError(_refusal(self.bucket, "If-Match", "two writers could replace the same object"))
+            return "" if second is not None else "If-Match"
         finally:
             with contextlib.suppress(StoreUnavailableError):
                 self.delete(key)
@@ -396,17 +420,26 @@ def _s3_code(error: BaseException) -> str:
     return ""
 
 
-def _translated(error: OSError, doing: str) -> OSError:
-    if isinstance(error, FileNotFoundError):
+def _translated(error: Exception, doing: str) -> Exception:
+    if isinstance(error, FileNotFoundError | GeofieldError):
         return error
     if isinstance(error, PermissionError):
         return AccessError(f"S3 refused to {doing}: {error}. Check the credentials and the bucket's policy.")
-    return StoreUnavailableError(f"S3 did not {doing}: {error}. Try again; nothing was lost.")
+    return unanswered(f"S3 did not {doing}", error)
+
+
+def _s3_faults() -> tuple[type[Exception], ...]:
+    """What comes out of s3fs: its own OSErrors, and those of the libraries below it that it lets through."""
+    import aiohttp
+    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+    from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
+
+    return OSError, aiohttp.ClientError, BotoCoreError, ResponseParserError
 
 
 @contextlib.contextmanager
 def _s3_errors(doing: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except _s3_faults() as error:
         raise _translated(error, doing) from error

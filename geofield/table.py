@@ -7,15 +7,16 @@ read.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from geofield.errors import ConfigurationError, LostRaceError, StoreUnavailableError
+from geofield.errors import ConfigurationError, GeofieldError, LostRaceError, unanswered
 from geofield.store import Location
 
 if TYPE_CHECKING:
@@ -67,15 +68,14 @@ class Table:
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
-        try:
-            table = DeltaTable(self.location.table_uri(self.key), storage_options=self.location.table_options())
-        except TableNotFoundError:
-            return Snapshot(None, 0)
-        except OSError as error:
-            raise StoreUnavailableError(f"Table {self.key} cannot be read: {error}") from error
-        number = table.transaction_version(_APPLICATION) or 0
-        if as_of is not None:
-            table.load_as_version(as_of)
+        with self._answering("read"):
+            try:
+                table = DeltaTable(self.location.table_uri(self.key), storage_options=self.location.table_options())
+            except TableNotFoundError:
+                return Snapshot(None, 0)
+            number = table.transaction_version(_APPLICATION) or 0
+            if as_of is not None:
+                table.load_as_version(as_of)
         return Snapshot(table, number)
 
     def read(
@@ -85,8 +85,9 @@ class Table:
         if snapshot.table is None:
             return None
         # DataFusion's reader, not PyArrow's: the latter may abort the process when the interpreter exits.
-        reader = snapshot.table.scan(columns=None if columns is None else list(columns), predicate=where)
-        return plain_types(pa.table(reader))
+        with self._answering("read"):
+            reader = snapshot.table.scan(columns=None if columns is None else list(columns), predicate=where)
+            return plain_types(pa.table(reader))
 
     def commit(
         self,
@@ -108,28 +109,39 @@ class Table:
             SQL expression over the columns.
         """
         from deltalake import CommitProperties, DeltaTable, Transaction
-        from deltalake.exceptions import CommitFailedError, DeltaError
+        from deltalake.exceptions import CommitFailedError
 
         properties = CommitProperties(
             custom_metadata={name: str(value) for name, value in (metadata or {}).items()},
             app_transactions=[Transaction(_APPLICATION, snapshot.transaction + 1)],
         )
         options = self.location.table_options()
+        with self._answering("written"):
+            try:
+                table = snapshot.table
+                if table is None:
+                    table = self._create(rows.schema)
+                    if table.transaction_version(_APPLICATION):
+                        raise LostRaceError(f"Table {self.key} was written by another process meanwhile.")
+                if replacing is not None and not rows.num_rows:
+                    table.delete(replacing, commit_properties=properties)
+                else:
+                    _write(table, rows, replacing, properties)
+            except CommitFailedError as error:
+                raise LostRaceError(f"Table {self.key} was written by another process meanwhile: {error}") from error
+            return int(DeltaTable(self.location.table_uri(self.key), storage_options=options).version())
+
+    @contextlib.contextmanager
+    def _answering(self, done: str) -> Iterator[None]:
+        """Errors of Delta, DataFusion and Arrow as one for the caller."""
+        from deltalake.exceptions import DeltaError
+
         try:
-            table = snapshot.table
-            if table is None:
-                table = self._create(rows.schema)
-                if table.transaction_version(_APPLICATION):
-                    raise LostRaceError(f"Table {self.key} was written by another process meanwhile.")
-            if replacing is not None and not rows.num_rows:
-                table.delete(replacing, commit_properties=properties)
-            else:
-                _write(table, rows, replacing, properties)
-        except CommitFailedError as error:
-            raise LostRaceError(f"Table {self.key} was written by another process meanwhile: {error}") from error
-        except (OSError, DeltaError) as error:
-            raise StoreUnavailableError(f"Table {self.key} cannot be written: {error}") from error
-        return int(DeltaTable(self.location.table_uri(self.key), storage_options=options).version())
+            yield
+        except GeofieldError:
+            raise
+        except (OSError, DeltaError, pa.ArrowException) as error:
+            raise unanswered(f"Table {self.key} cannot be {done}", error) from error
 
     def purge(self) -> None:
         """Remove every file that the present version does not need: what was deleted is gone for good.
@@ -138,10 +150,8 @@ class Table:
         """
         snapshot = self.open()
         if snapshot.table is not None:
-            try:
+            with self._answering("cleaned"):
                 snapshot.table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
-            except OSError as error:
-                raise StoreUnavailableError(f"Table {self.key} cannot be cleaned: {error}") from error
 
     def partitions(self, snapshot: Snapshot, column: str) -> list[str]:
         """Values of a partition column that have files, sorted."""
@@ -166,7 +176,7 @@ class Table:
             Others kept replacing rows of these files.
         """
         from deltalake import CommitProperties
-        from deltalake.exceptions import CommitFailedError, DeltaError
+        from deltalake.exceptions import CommitFailedError
 
         properties = CommitProperties(custom_metadata={name: str(value) for name, value in (metadata or {}).items()})
         chosen = None if column is None else [(column, "in", list(values))]
@@ -174,14 +184,13 @@ class Table:
             table = self.open().table
             if table is None or (column is not None and not values):
                 return 0
-            try:
-                done = table.optimize.compact(partition_filters=chosen, commit_properties=properties)
+            with self._answering("compacted"):
+                try:
+                    done = table.optimize.compact(partition_filters=chosen, commit_properties=properties)
+                except CommitFailedError:
+                    continue
                 if done["numFilesRemoved"]:
                     table.create_checkpoint()
-            except CommitFailedError:
-                continue
-            except (OSError, DeltaError) as error:
-                raise StoreUnavailableError(f"Table {self.key} cannot be compacted: {error}") from error
             return int(done["numFilesRemoved"]) - int(done["numFilesAdded"])
         raise LostRaceError(f"The rows of {self.key} are being replaced by others; compact it later.")
 
@@ -194,20 +203,16 @@ class Table:
             Versions of this while can still be read, and files that a writer has yet to commit are left alone. At most
             `LONGEST_KEPT`.
         """
-        from deltalake.exceptions import DeltaError
-
         if not dt.timedelta(0) <= keep <= LONGEST_KEPT:
             raise ConfigurationError(f"Versions are kept for 0 to {LONGEST_KEPT.days} days; got {keep}.")
         table = self.open().table
         if table is None:
             return 0
         hours = math.ceil(keep / dt.timedelta(hours=1))
-        try:
+        with self._answering("cleaned"):
             files = table.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
             if files:  # an empty one would be a commit of its own
                 table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
-        except (OSError, DeltaError) as error:
-            raise StoreUnavailableError(f"Table {self.key} cannot be cleaned: {error}") from error
         return len(files)
 
     def _create(self, schema: pa.Schema) -> DeltaTable:

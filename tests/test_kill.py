@@ -162,19 +162,8 @@ def test_killed_at_any_write_on_s3(
     assert killed >= min(SOME, len(points)) - 1  # retries and races may make a run a write shorter
 
 
-def child_of(name: str, url: str, is_watched: bool = False) -> _Stopping:
-    return _Stopping(Child(operate, name, url, is_watched=is_watched))
-
-
-class _Stopping:
-    def __init__(self, child: Child) -> None:
-        self.child = child
-
-    def __enter__(self) -> Child:
-        return self.child
-
-    def __exit__(self, *exception: object) -> None:
-        self.child.stop()
+def child_of(name: str, url: str, is_watched: bool = False) -> Child:
+    return Child(operate, name, url, is_watched=is_watched)
 
 
 # --- on a directory --------------------------------------------------------------------------------------------------

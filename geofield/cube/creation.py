@@ -18,8 +18,9 @@ from typing import Any
 import icechunk
 import zarr
 
+from geofield.cube.failures import answering
 from geofield.cube.schema import Schema, create_arrays
-from geofield.errors import CorruptStoreError, StoreUnavailableError
+from geofield.errors import CorruptStoreError
 from geofield.store import Location
 
 MAIN = "main"
@@ -43,11 +44,9 @@ def create_repository(
     CorruptStoreError
         There is something, and it is no repository.
     """
-    try:
+    with answering(f"see whether {key} is there"):
         if icechunk.Repository.exists(location.icechunk_storage(key)):
             return
-    except icechunk.IcechunkError as error:
-        raise StoreUnavailableError(f"Cannot see whether {key} is there: {error}") from error
     if location.is_s3:
         with tempfile.TemporaryDirectory(prefix="geofield-") as folder:
             _build(Path(folder), schema, configuration, message, metadata)

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import zarr
 
 from geofield.cube.creation import MAIN, create_repository
+from geofield.cube.failures import answering, is_missing
 from geofield.cube.schema import Schema, create_arrays
 from geofield.cube.together import together
-from geofield.errors import CorruptStoreError, LostRaceError, NotFoundError, StoreUnavailableError
+from geofield.errors import CorruptStoreError, LostRaceError, NotFoundError, unanswered
 from geofield.store import Location
 
 if TYPE_CHECKING:
@@ -107,12 +108,13 @@ class Cube:
     def repository(self) -> icechunk.Repository:
         """The Icechunk repository; `NotFoundError` when the box has none."""
         storage = self.location.icechunk_storage(self.key)
-        try:
-            return icechunk.Repository.open(storage, config=_configuration())
-        except icechunk.IcechunkError as error:
-            if "doesn't exist" in str(error) or "not exist" in str(error) or "not found" in str(error).lower():
-                raise NotFoundError(f"Box {self.box_id!r} has no cube in {self.location.url}.") from error
-            raise StoreUnavailableError(f"The cube of box {self.box_id!r} cannot be opened: {error}") from error
+        with answering(f"open the cube of box {self.box_id!r}"):
+            try:
+                return icechunk.Repository.open(storage, config=_configuration())
+            except icechunk.IcechunkError as error:
+                if is_missing(error):
+                    raise NotFoundError(f"Box {self.box_id!r} has no cube in {self.location.url}.") from error
+                raise
 
     def create(self, schema: Schema, metadata: Mapping[str, Any] | None = None) -> None:
         """Make the empty cube; nothing happens when it exists."""
@@ -121,6 +123,7 @@ class Cube:
                 self.location, self.key, schema, _configuration(), f"create {self.box_id}", metadata or {}
             )
 
+    @answering("make a cube beside the present one")
     def beside(self, branch: str, schema: Schema) -> Cube:
         """A cube of other arrays on a branch of the same repository; made empty when it is not there."""
         other = Cube(self.location, self.box_id, branch)
@@ -137,6 +140,7 @@ class Cube:
             repository.delete_branch(half)
         return other
 
+    @answering("swap in another cube")
     def adopt(self, other: Cube, expected: str, now: dt.datetime) -> None:
         """Make what another branch holds the present, if this one still points to `expected`; drop the other branch.
 
@@ -153,21 +157,30 @@ class Cube:
         other.repository.delete_branch(other.branch)
         self._latest = None
 
+    @answering("look up the present of a cube")
     def tip(self) -> str:
         """Id of the snapshot that the branch points to."""
         return self.repository.lookup_branch(self.branch)
 
     def session(self, as_of: str | dt.datetime | None = None) -> icechunk.Session:
         """A read-only session of the present, of a snapshot, or of a time (aware; naive is taken as UTC)."""
-        if as_of is None:
-            return self.repository.readonly_session(self.branch)
-        try:
-            if isinstance(as_of, dt.datetime):
-                when = as_of if as_of.tzinfo else as_of.replace(tzinfo=dt.UTC)
-                return self._session_at(when)
-            return self.repository.readonly_session(snapshot_id=as_of)
-        except (icechunk.IcechunkError, ValueError) as error:
-            raise NotFoundError(f"The cube of box {self.box_id!r} has no state as of {as_of}: {error}") from error
+        with answering(f"open the cube of box {self.box_id!r}"):
+            if as_of is None:
+                return self.repository.readonly_session(self.branch)
+            try:
+                if isinstance(as_of, dt.datetime):
+                    when = as_of if as_of.tzinfo else as_of.replace(tzinfo=dt.UTC)
+                    return self._session_at(when)
+                return self.repository.readonly_session(snapshot_id=as_of)
+            except icechunk.IcechunkError as error:
+                if not is_missing(error):
+                    raise
+                raise self._no_state(as_of, error) from error
+            except ValueError as error:
+                raise self._no_state(as_of, error) from error
+
+    def _no_state(self, as_of: object, error: Exception) -> NotFoundError:
+        return NotFoundError(f"The cube of box {self.box_id!r} has no state as of {as_of}: {error}")
 
     def _session_at(self, when: dt.datetime) -> icechunk.Session:
         """What was published at a time: in the line of `main`, or in one that a changed box left behind."""
@@ -183,14 +196,18 @@ class Cube:
 
     def group(self, as_of: str | dt.datetime | None = None) -> zarr.Group:
         """The Zarr group, read-only."""
-        return self._opened(as_of)[1]
+        return self.opened(as_of)[1]
 
-    def _opened(self, as_of: str | dt.datetime | None) -> tuple[str, zarr.Group]:
+    def opened(self, as_of: str | dt.datetime | None) -> tuple[str, zarr.Group]:
         """Id of a snapshot, and its group. To open the snapshot that was the present a moment ago asks nobody again."""
         if self._latest is not None and as_of == self._latest[0]:
             return self._latest
         session = self.session(as_of)
-        found = (session.snapshot_id, zarr.open_group(session.store, mode="r"))
+        with answering(f"open the cube of box {self.box_id!r}"):
+            try:
+                found = (session.snapshot_id, zarr.open_group(session.store, mode="r"))
+            except FileNotFoundError as error:  # the id of a snapshot is not looked up before something is read
+                raise self._no_state(as_of, error) from error
         if as_of is None:
             self._latest = found
         return found
@@ -198,11 +215,11 @@ class Cube:
     @property
     def schema(self) -> Schema:
         """What the cube held when its head was last looked at."""
-        return read_schema((self._latest or self._opened(None))[1])
+        return read_schema((self._latest or self.opened(None))[1])
 
     def head(self, as_of: str | dt.datetime | None = None) -> Head:
         """The days of a published state."""
-        snapshot, group = self._opened(as_of)
+        snapshot, group = self.opened(as_of)
         return read_head(group, snapshot)
 
     def open(
@@ -243,6 +260,7 @@ class Cube:
         return open_view(self, variables, start, end, as_of, chunks)
 
 
+@answering("publish")
 def swap(cube: Cube, snapshot: str, expected: str) -> None:
     """Point a cube's branch to a snapshot if it points to `expected`; `LostRaceError` when it does not."""
     repository = cube.repository
@@ -255,10 +273,11 @@ def swap(cube: Cube, snapshot: str, expected: str) -> None:
         if found == snapshot:
             return  # the answer to a swap that was done was lost on its way
         if found == expected:
-            raise StoreUnavailableError(f"Box {cube.box_id} could not be published: {error}") from error
+            raise unanswered(f"Box {cube.box_id} could not be published", error) from error
         raise lost from error
 
 
+@answering("read the schema of a cube")
 def read_schema(group: zarr.Group) -> Schema:
     """The schema in a group's attributes."""
     value = group.attrs.get("geofield")
@@ -267,6 +286,7 @@ def read_schema(group: zarr.Group) -> Schema:
     return Schema.from_dict(value)
 
 
+@answering("read the days of a cube")
 def read_head(group: zarr.Group, snapshot: str) -> Head:
     """The days of an open group."""
     found = together({name: partial(np.asarray, array_of(group, name)) for name in ("time", "acquired")})

@@ -23,6 +23,7 @@ from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
 from zarr.buffer import default_buffer_prototype
 
 from geofield.cube.cube import array_of
+from geofield.cube.failures import answering
 from geofield.encoding import IntArray
 from geofield.errors import CorruptStoreError
 
@@ -49,6 +50,7 @@ class Fetched:
         self.bytes += data.nbytes
 
 
+@answering("read pixels of a cube")
 def read_pixels(
     group: zarr.Group,
     steps: dict[str, Ints],

@@ -17,6 +17,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from geofield.cube.cube import Cube, Head, array_of, read_head, read_schema, to_day
+from geofield.cube.failures import answering
 from geofield.cube.schema import ArraySpec, Schema
 from geofield.cube.together import together
 from geofield.encoding import IntArray
@@ -24,6 +25,7 @@ from geofield.errors import InputError, NotFoundError
 from geofield.grid import Window
 
 
+@answering("read pixels of a cube")
 def read_window(
     group: zarr.Group, names: Sequence[str], steps: npt.NDArray[np.int64], window: Window
 ) -> dict[str, IntArray]:
@@ -37,6 +39,7 @@ def read_window(
     return together({name: partial(_read_steps, array_of(group, name), steps, window) for name in names})
 
 
+@answering("write pixels of a cube")
 def write_window(group: zarr.Group, arrays: Mapping[str, IntArray], step: int, window: Window) -> None:
     """Write a window of one step of some arrays: name -> (y, x) stored integers."""
     place = (step, *window.slices)
@@ -52,12 +55,14 @@ def _read_steps(array: zarr.Array[Any], steps: npt.NDArray[np.int64], window: Wi
     return np.asarray(array.oindex[steps, rows, columns])
 
 
+@answering("read the digests of a cube")
 def read_digests(group: zarr.Group, steps: slice = slice(None)) -> npt.NDArray[np.uint64]:
     """(time, tile_y, tile_x) at some steps; a negative start counts from the end."""
     array = array_of(group, "digest")
     return np.asarray(array[slice(*steps.indices(array.shape[0]))], dtype=np.uint64)
 
 
+@answering("read the acquisitions of a cube")
 def read_items(group: zarr.Group, steps: slice = slice(None)) -> list[str]:
     """JSON of each day's acquisitions at some steps."""
     array = array_of(group, "items")
@@ -67,6 +72,7 @@ def read_items(group: zarr.Group, steps: slice = slice(None)) -> list[str]:
 # --- the view for people ---------------------------------------------------------------------------------------------
 
 
+@answering("open a cube")
 def open_view(
     cube: Cube,
     variables: Sequence[str] | None,
@@ -76,10 +82,9 @@ def open_view(
     chunks: Mapping[str, int] | str | None,
 ) -> xr.Dataset:
     """See `Cube.open`."""
-    session = cube.session(as_of)
-    group = zarr.open_group(session.store, mode="r")
+    snapshot, group = cube.opened(as_of)
     schema = read_schema(group)
-    head = read_head(group, session.snapshot_id)
+    head = read_head(group, snapshot)
     names = _chosen(schema, variables, cube.box_id)
     days = _range(head, start, end)
     dataset = _coordinates(schema, head, days)
@@ -172,6 +177,7 @@ class _DayArray(BackendArray):
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)
 
+    @answering("read pixels of a cube")
     def read(self, key: tuple[Any, ...]) -> npt.NDArray[np.float64]:
         """Values for an outer key (a slice, an integer or an array for each dimension)."""
         wanted = np.atleast_1d(self.steps[key[0]])

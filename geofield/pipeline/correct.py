@@ -22,6 +22,7 @@ from dask.delayed import Delayed, delayed
 
 from geofield.cube.attempt import Amendment, Attempt, Fork, load_fork
 from geofield.cube.cube import Cube, Head, to_date, to_day
+from geofield.cube.failures import answering
 from geofield.cube.view import read_digests, read_items, read_window, write_window
 from geofield.encoding import IntArray
 from geofield.errors import LostRaceError
@@ -277,6 +278,7 @@ def _chain(
     return carry
 
 
+@answering("correct a tile")
 def correct_tile_day(
     job: TileJob, day: _Day, before: _Carry | Fork | bytes, order: Mapping[str, tuple[str, ...]] | None, is_last: bool
 ) -> _Carry:

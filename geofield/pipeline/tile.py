@@ -18,6 +18,7 @@ import zarr
 
 from geofield.boxes import Box
 from geofield.cube.attempt import Fork, load_fork
+from geofield.cube.failures import answering
 from geofield.cube.schema import Schema
 from geofield.cube.view import read_window, write_window
 from geofield.encoding import IntArray
@@ -121,6 +122,7 @@ def counting_tasks() -> Iterator[list[str]]:
         _counted.reset(token)
 
 
+@answering("write a tile")
 def run_tile_day(
     job: TileJob,
     day: TileDay,

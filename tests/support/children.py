@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import struct
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ class Child:
         return self
 
     def send(self, value: Any) -> None:
-        """Hand it something; it takes it with `receive`."""
+        """Tell it something; it sees that with `is_told`."""
         self._connection.send(value)
 
     def tell(self, timeout: float = 120) -> Any:
@@ -83,6 +84,17 @@ class Child:
         """SIGKILL."""
         os.kill(self.pid, signal.SIGKILL)
 
+    def wait_until_stopped(self, timeout: float = 60) -> None:
+        """Until every thread of it stands still."""
+        end = time.monotonic() + timeout
+        while Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < end, "it does not stop"
+            time.sleep(0.005)
+
+    def continue_(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def was_killed(self, timeout: float = 120) -> bool:
         """Wait for its end; False when it ended well by itself, `AssertionError` when it failed by itself."""
         self.process.join(timeout)
@@ -101,6 +113,12 @@ class Child:
         if self.listener >= 0:
             os.close(self.listener)
 
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
 
 _to_parent: list[Connection] = []
 
@@ -110,9 +128,9 @@ def say(value: Any) -> None:
     _to_parent[-1].send(("said", value))
 
 
-def receive() -> Any:
-    """In a child: wait for what the parent sends."""
-    return _to_parent[-1].recv()
+def is_told() -> bool:
+    """In a child: whether the parent has sent something."""
+    return _to_parent[-1].poll()
 
 
 def _main(

@@ -25,7 +25,7 @@ from odc.geo.geobox import GeoBox
 
 from geofield.boxes import Box
 from geofield.cube.cube import Cube, array_of, to_date
-from geofield.errors import NotFoundError
+from geofield.errors import GeofieldError, NotFoundError
 from geofield.grid import Grid
 from geofield.pipeline import (
     BoxFields,
@@ -128,8 +128,8 @@ def ready_fields(box: Box, **shapes: Any) -> BoxFields:
 class Work:
     """The cube and the rows of the box in a store; holds nothing open."""
 
-    def __init__(self, url: str) -> None:
-        self.location = Location.parse(url)
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        self.location = Location.parse(url, options)
         self.cube = Cube(self.location, BOX_ID)
         self.results = Results(self.location, BOX_ID)
 
@@ -280,3 +280,14 @@ def operate(name: str, url: str) -> None:
     """Do one kind of work; for children."""
     with in_this_thread():
         OPERATIONS[name].run(Work(url))
+
+
+def persistently(work: Callable[[], Any], tries: int = 50) -> Any:
+    """As a run does it: again what may succeed later. Anything else comes out."""
+    for _ in range(tries):
+        try:
+            return work()
+        except GeofieldError as error:
+            if error.action != "retry":
+                raise
+    raise AssertionError(f"{tries} times in vain")

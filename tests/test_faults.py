@@ -1,0 +1,170 @@
+"""Work through a server that fails: errors, slow-downs, cut bodies, lost requests and lost answers, all by a seed."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import icechunk
+import pytest
+import s3fs
+
+from geofield.cube import cube as cube_module
+from geofield.errors import GeofieldError
+from geofield.store import Location
+from tests.support.faultproxy import KINDS, FaultProxy, Plan
+from tests.support.s3server import S3Server
+from tests.support.soak import rounds
+from tests.support.workload import (
+    CORRECTED,
+    LATE,
+    MOVED,
+    SCENES,
+    Work,
+    correct,
+    extend,
+    fill,
+    in_this_thread,
+    rebuild,
+    state,
+)
+
+pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+# What a box goes through: each step may be done again, and a store that was not disturbed ends in the same state.
+STEPS: list[Callable[[Work], Any]] = [
+    lambda work: work.location.probe(),
+    lambda work: work.create(),
+    lambda work: extend(work, 1, 2, SCENES),
+    lambda work: extend(work, 3, 4, SCENES),
+    lambda work: fill(work, LATE),
+    lambda work: correct(work, CORRECTED),
+    lambda work: fill(work, MOVED),
+    rebuild,
+    lambda work: work.results.remove(list(LATE), {}),
+]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    url = str(tmp_path_factory.mktemp("undisturbed") / "store")
+    with in_this_thread():
+        for step in STEPS:
+            step(Work(url))
+    return state(url)
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> Iterator[FaultProxy]:
+    with FaultProxy(s3.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No library tries again by itself: every fault comes out of it."""
+    configuration, options = cube_module._configuration, Location.table_options
+
+    def once() -> icechunk.RepositoryConfig:
+        config = configuration()
+        config.storage = icechunk.StorageSettings(
+            retries=icechunk.StorageRetriesSettings(max_tries=1, initial_backoff_ms=1, max_backoff_ms=2)
+        )
+        return config
+
+    monkeypatch.setattr(cube_module, "_configuration", once)
+    monkeypatch.setattr(Location, "table_options", lambda self: {**options(self), "max_retries": "0"})
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def persist(step: Callable[[Work], Any], url: str, endpoint: str, errors: Counter[str]) -> None:
+    """Do it as a run does: again what may succeed later. Anything else that comes out fails the test."""
+    for _ in range(200):
+        work = Work(url, {"endpoint_url": endpoint})
+        try:
+            step(work)
+        except GeofieldError as error:
+            errors[type(error).__name__] += 1
+            if error.action != "retry":
+                raise
+            continue
+        return
+    raise AssertionError("200 times in vain")
+
+
+def go_through(url: str, proxy: FaultProxy, plan: Plan) -> Counter[str]:
+    errors: Counter[str] = Counter()
+    with in_this_thread(), proxy.failing(plan):
+        for step in STEPS:
+            persist(step, url, proxy.url, errors)
+    return errors
+
+
+@pytest.mark.usefixtures("impatient")
+def test_every_fault_comes_out_as_an_error_to_try_again(proxy: FaultProxy, bucket: str, undisturbed: Any) -> None:
+    errors: Counter[str] = Counter()
+    given: Counter[str] = Counter()
+    for seed in range(rounds(2, 20)):
+        url = f"s3://{bucket}/{uuid.uuid4().hex[:8]}"
+        plan = Plan(seed, share=0.03)
+        errors += go_through(url, proxy, plan)
+        given += plan.given
+        assert state(url) == undisturbed, f"seed {seed}"
+    print(f"without retries: {given.total()} faults {dict(given)}, {errors.total()} errors {dict(errors)}")
+    assert set(given) == set(KINDS)
+    assert errors["StoreUnavailableError"]
+
+
+def test_the_libraries_own_retries_end_in_the_same_store(proxy: FaultProxy, bucket: str, undisturbed: Any) -> None:
+    errors: Counter[str] = Counter()
+    given: Counter[str] = Counter()
+    for seed in range(rounds(1, 8)):
+        url = f"s3://{bucket}/{uuid.uuid4().hex[:8]}"
+        plan = Plan(1000 + seed, share=0.08, longest=2)
+        errors += go_through(url, proxy, plan)
+        given += plan.given
+        assert state(url) == undisturbed, f"seed {1000 + seed}"
+    print(f"with retries: {given.total()} faults {dict(given)}, {errors.total()} errors {dict(errors)}")
+    assert given.total() > 10
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_fault_at_any_request(proxy: FaultProxy, bucket: str, undisturbed: Any, kind: str) -> None:
+    """The same fault at the first request, at the second, and so on: nothing depends on where it strikes."""
+    url = f"s3://{bucket}/{uuid.uuid4().hex[:8]}"
+    errors: Counter[str] = Counter()
+    struck = 0
+    with in_this_thread():
+        for step in STEPS:
+            done = False
+            at = 1
+            while not done:
+                plan = OneFault(kind, at)
+                with proxy.failing(plan):
+                    persist(step, url, proxy.url, errors)
+                done = not plan.has_struck or at > rounds(3, 1000)
+                struck += plan.has_struck
+                at += 1
+    assert state(url) == undisturbed
+    assert struck > 10
+
+
+class OneFault(Plan):
+    """One fault, at the n-th request."""
+
+    def __init__(self, kind: str, at: int) -> None:
+        super().__init__(0, 0)
+        self.kind, self.at = kind, at
+        self.has_struck = False
+
+    def next(self) -> str:
+        self.at -= 1
+        if self.at:
+            return ""
+        self.has_struck = True
+        return self.kind
