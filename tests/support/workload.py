@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geofield.boxes import Box
-from geofield.cube.cube import Cube, array_of, to_date
+from geofield.cube.attempt import Attempt, NewDay
+from geofield.cube.cube import Cube, array_of, to_date, to_day
+from geofield.cube.view import read_digests
 from geofield.errors import GeofieldError, NotFoundError
 from geofield.grid import Grid
 from geofield.pipeline import (
@@ -36,6 +38,7 @@ from geofield.pipeline import (
     rebuild_cube,
     refresh_rows,
 )
+from geofield.pipeline.compact import compact
 from geofield.pipeline.layers import cube_schema
 from geofield.results.rows import Results
 from geofield.store import Location
@@ -188,8 +191,23 @@ def rebuild(work: Work) -> None:
     refresh_rows(ready_fields(box, **FIELDS), work.cube, work.results)
 
 
+def compact_rows(work: Work) -> None:
+    """Bring the files of the rows together, and free at once what nothing needs, in the cube too."""
+    compact(work.location, [BOX_ID], day(100), keep=dt.timedelta(0), older_than=dt.timedelta(0))
+
+
 def _three_days(work: Work) -> None:
     extend(work.create(), 1, 3, SCENES)
+
+
+def _four_days_of_one_file_each(work: Work) -> None:
+    work.create()
+    for number in range(1, 5):
+        extend(work, number, number, SCENES)
+    # what an attempt that died leaves
+    attempt = Attempt(work.cube, "dead", work.cube.tip())
+    attempt.grow([NewDay(to_day(day(5)), False, read_digests(work.cube.group(), slice(-1, None))[0])])
+    attempt.write([], ["[]"], "never published", {})
 
 
 OPERATIONS = {
@@ -199,6 +217,7 @@ OPERATIONS = {
     "late": Operation(_three_days, lambda work: fill(work, LATE)),
     "moved": Operation(_three_days, lambda work: fill(work, MOVED)),
     "rebuild": Operation(_three_days, rebuild),
+    "compact": Operation(_four_days_of_one_file_each, compact_rows),
 }
 
 
