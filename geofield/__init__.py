@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from geofield.facade import create_store as create_store
     from geofield.facade import open_store as open_store
     from geofield.fields import FieldOptions as FieldOptions
+    from geofield.fields import place_fields as place_fields
     from geofield.fields import read_fields as read_fields
     from geofield.pipeline import Run as Run
     from geofield.recipe.variables import needed_bands as needed_bands
     from geofield.reduce.coverage import Coverage as Coverage
     from geofield.reduce.coverage import coverage as coverage
     from geofield.reduce.zonal import zonal_stats as zonal_stats
+    from geofield.results.rows import Results as Results
     from geofield.source import open_source as open_source
+    from geofield.store import ObjectInfo as ObjectInfo
 
 __version__ = "0.1.0"
 
@@ -34,6 +37,8 @@ _NAMES = {
     "Cube": "geofield.cube.cube",
     "FieldOptions": "geofield.fields",
     "GeofieldError": "geofield.errors",
+    "ObjectInfo": "geofield.store",
+    "Results": "geofield.results.rows",
     "Run": "geofield.pipeline",
     "Store": "geofield.facade",
     "box_from": "geofield.boxfiles",
@@ -42,6 +47,7 @@ _NAMES = {
     "needed_bands": "geofield.recipe.variables",
     "open_source": "geofield.source",
     "open_store": "geofield.facade",
+    "place_fields": "geofield.fields",
     "read_boxes": "geofield.boxfiles",
     "read_fields": "geofield.fields",
     "zonal_stats": "geofield.reduce.zonal",
@@ -54,6 +60,8 @@ __all__ = [
     "Cube",
     "FieldOptions",
     "GeofieldError",
+    "ObjectInfo",
+    "Results",
     "Run",
     "Store",
     "__version__",
@@ -63,6 +71,7 @@ __all__ = [
     "needed_bands",
     "open_source",
     "open_store",
+    "place_fields",
     "read_boxes",
     "read_fields",
     "zonal_stats",

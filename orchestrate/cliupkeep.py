@@ -12,7 +12,7 @@ from geofield.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from geofield import Store
-    from geofield.pipeline.history import CubeCommit, FieldVersion, RowsCommit
+    from geofield.pipeline import CubeCommit, FieldVersion, RowsCommit
 
 _STORE = click.argument("store", required=False, envvar="GEOFIELD_STORE")
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -77,7 +77,7 @@ def compact(store: str | None, days: float, hours: float, as_json: bool) -> int:
     """Bring small files of closed months together, free what nothing needs. Others may be at work meanwhile."""
     from dataclasses import asdict
 
-    from geofield.pipeline.compact import compact as work
+    from geofield.pipeline import compact as work
     from orchestrate.boxlist import box_ids
     from orchestrate.show import console, size, table
 
@@ -132,7 +132,7 @@ def _printable(text: str) -> str:
 def _tell_box(store: Store, box_id: str, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from geofield.pipeline.history import box_history
+    from geofield.pipeline import box_history
 
     store.box(box_id)
     commits = box_history(store.cube(box_id))
@@ -175,7 +175,7 @@ def _listed(names: Sequence[str]) -> str:
 def _tell_field(store: Store, field_id: str, box_id: str | None, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from geofield.pipeline.history import field_boxes, field_versions, rows_history
+    from geofield.pipeline import field_boxes, field_versions, rows_history
     from orchestrate.boxlist import readable_boxes
 
     versions = field_versions(store.registry, field_id)

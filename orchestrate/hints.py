@@ -24,8 +24,7 @@ from geofield.errors import CorruptStoreError, GeofieldError, NotFoundError
 from orchestrate.work import BoxExtent, CubeDays
 
 if TYPE_CHECKING:
-    from geofield import Store
-    from geofield.store import ObjectInfo
+    from geofield import ObjectInfo, Store
 
 FOLDER = "progress"
 WORK = f"{FOLDER}/.work"

@@ -70,7 +70,7 @@ def fields_digest(ids: list[str], versions: list[str]) -> str:
 
 def place_all(store: Store, boxes: Mapping[str, Box]) -> Placed:
     """Place the current fields in boxes; those that name an unknown or unreadable box are left out."""
-    from geofield.fields import place_fields
+    from geofield import place_fields
 
     version, table = store.registry.placeable()
     return Placed(version, place_fields(table, boxes, explain=False).table)

@@ -248,7 +248,7 @@ class _Runner:
 
     def _sweep(self, box_id: str) -> None:
         """Remove the branches of attempts that died long ago. They harm nobody, so nothing is lost where it fails."""
-        from geofield.cube.upkeep import sweep
+        from geofield.pipeline import sweep
 
         with contextlib.suppress(GeofieldError, ValueError):
             for name in sweep(self.store.cube(box_id)):

@@ -18,9 +18,8 @@ from orchestrate.work import BoxExtent, BoxProgress, CubeDays, FieldDays, Gap
 if TYPE_CHECKING:
     import numpy as np
 
-    from geofield import Box, Cube, Store
+    from geofield import Box, Cube, Results, Store
     from geofield.pipeline import BoxFields
-    from geofield.results.rows import Results
 
 _FAR = 500  # snapshots between a look and now, at most
 

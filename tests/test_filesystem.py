@@ -20,8 +20,8 @@ SAMPLE = """\
 31 27 0:40 / /data rw,relatime shared:7 master:3 - nfs4 server:/export rw,vers=4.2,proto=tcp
 32 31 254:2 / /data/local\\040disk rw - xfs /dev/vdb rw
 33 27 0:41 / /share rw - cifs //server/share rw,vers=3.1.1
-34 27 0:42 / /home/me/remote rw - fuse.sshfs me@host:/srv rw
-35 27 0:43 / /home/me/overlay rw - fuse.fuse-overlayfs fuse-overlayfs rw
+34 27 0:42 / /media/me/remote rw - fuse.sshfs me@host:/srv rw
+35 27 0:43 / /media/me/overlay rw - fuse.fuse-overlayfs fuse-overlayfs rw
 36 27 8:17 / /media/stick rw - fuseblk /dev/sdb1 rw
 37 27 0:44 / /twice rw - tmpfs tmpfs rw
 38 27 0:45 / /twice rw - smb3 //server/other rw
@@ -33,14 +33,14 @@ SAMPLE = """\
     ("path", "type_", "is_network"),
     [
         ("/", "ext4", False),
-        ("/home/me/store", "ext4", False),
+        ("/media/me/store", "ext4", False),
         ("/data", "nfs4", True),
         ("/data/a/b", "nfs4", True),
         ("/database", "ext4", False),
         ("/data/local disk/store", "xfs", False),
         ("/share/store", "cifs", True),
-        ("/home/me/remote/store", "fuse.sshfs", True),
-        ("/home/me/overlay/store", "fuse.fuse-overlayfs", False),
+        ("/media/me/remote/store", "fuse.sshfs", True),
+        ("/media/me/overlay/store", "fuse.fuse-overlayfs", False),
         ("/media/stick/store", "fuseblk", False),
         ("/twice/store", "smb3", True),
         ("/odd", "ext4", False),

@@ -4,10 +4,21 @@
 `fill_late_fields` gives late fields their past; the last two have no source to read from.
 """
 
+from geofield.cube.upkeep import sweep
 from geofield.pipeline.append import AppendReport, append_day, append_days
 from geofield.pipeline.boxfields import BoxFields, box_fields
+from geofield.pipeline.compact import compact
 from geofield.pipeline.correct import CorrectionReport, changed_days, correct_days
 from geofield.pipeline.days import catalogue_digest
+from geofield.pipeline.history import (
+    CubeCommit,
+    FieldVersion,
+    RowsCommit,
+    box_history,
+    field_boxes,
+    field_versions,
+    rows_history,
+)
 from geofield.pipeline.late import LateReport, fill_late_fields, missing_rows, reduce_days, refresh_rows
 from geofield.pipeline.publish import PublishReport, publish
 from geofield.pipeline.rebuild import rebuild_cube
@@ -18,21 +29,30 @@ __all__ = [
     "AppendReport",
     "BoxFields",
     "CorrectionReport",
+    "CubeCommit",
+    "FieldVersion",
     "Finding",
     "LateReport",
     "PublishReport",
+    "RowsCommit",
     "Run",
     "append_day",
     "append_days",
     "box_fields",
+    "box_history",
     "catalogue_digest",
     "changed_days",
+    "compact",
     "correct_days",
+    "field_boxes",
+    "field_versions",
     "fill_late_fields",
     "missing_rows",
     "publish",
     "rebuild_cube",
     "reduce_days",
     "refresh_rows",
+    "rows_history",
+    "sweep",
     "verify",
 ]
