@@ -64,7 +64,7 @@ def test_a_run_sweeps_what_died_long_ago(store: Store, monkeypatch: pytest.Monke
     store.cube("b").repository.create_branch("attempt-x", store.cube("b").tip())
     run(store, day(5), settings=Settings(retry_wait_s=0))
     assert set(store.cube("b").repository.list_branches()) == {"main", "attempt-x"}
-    monkeypatch.setattr(upkeep, "sweep", partial(upkeep.sweep, older_than=dt.timedelta(0)))
+    monkeypatch.setattr("geofield.pipeline.sweep", partial(upkeep.sweep, older_than=dt.timedelta(0)))
     run(store, day(6), settings=Settings(retry_wait_s=0))
     assert set(store.cube("b").repository.list_branches()) == {"main"}
 
