@@ -40,7 +40,7 @@ ROWS = ("rows", "look", "commit")
 PUBLISHING = ("publish", "swap", "abandon")
 # what the stopped process does -> the steps at which it stops
 WORK: dict[str, tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...]]] = {
-    "append": (race_to_append, (4, 6, SCENES), ("begin", "grow", "write", *PUBLISHING, *ROWS)),
+    "append": (race_to_append, (4, 6, SCENES), ("grow", "write", *PUBLISHING, *ROWS)),
     "correct": (race_to_correct, (CORRECTED,), ("begin", "amend", *PUBLISHING, *ROWS)),
     "fill": (race_to_fill, (), ROWS),
 }
