@@ -6,6 +6,7 @@ VENV ?= .venv
 SHARED ?= $(wildcard ../shared)
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
+PYTEST_MARKS ?= not slow
 
 bin := $(VENV)/bin
 stamp := $(VENV)/.installed-dev
@@ -13,7 +14,7 @@ uv_compile := $(bin)/uv --no-config pip compile --universal --python-version 3.1
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --group build --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test accept lint format lock upgrade clean
+.PHONY: help install demo test soak accept lint format lock upgrade clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -38,8 +39,11 @@ demo: $(stamp) ## two boxes, a month of days, late fields: a summary and a pictu
 
 # `--shared=`, with the equals sign: after a blank, pytest takes the folder for a place of tests and looks for its
 # configuration there.
-test: $(stamp) ## all tests; those on real data too where SHARED (../shared) is
-	$(bin)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal $(if $(SHARED),--shared="$(SHARED)") $(PYTEST_ARGS)
+test: $(stamp) ## the tests; those on real data too where SHARED (../shared) is
+	$(bin)/python -m pytest -m "$(PYTEST_MARKS)" -n $(PYTEST_WORKERS) --dist worksteal $(if $(SHARED),--shared="$(SHARED)") $(PYTEST_ARGS)
+
+soak: $(stamp) ## kills, races, stopped writers, faults of the network; GEOFIELD_SOAK=1 for long searches
+	$(bin)/python -m pytest -m slow $(PYTEST_ARGS)
 
 accept: $(stamp) ## the acceptance checks on real data: make accept SHARED=DIR
 	@test -n "$(SHARED)" || { echo "Say where the real data is: make accept SHARED=DIR" >&2; exit 2; }
