@@ -31,7 +31,7 @@ from tests.support.workload import (
     state,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = pytest.mark.timeout(3600)
 
 LATER = {**CORRECTED, 2: 3, 4: 2}
 EVERYBODY = {**FIELDS, **LATE}
@@ -64,10 +64,19 @@ def mend(url: str) -> None:
     refresh_rows(fields, work.cube, work.results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", some(POINTS, 9), ids="-".join)
 def test_a_process_that_slept_while_two_others_worked(
     store_url: str, point: tuple[str, str, str], expected: State
 ) -> None:
+    check_zombie(store_url, point, expected)
+
+
+def test_a_process_that_slept_before_it_published(store_url: str, expected: State) -> None:
+    check_zombie(store_url, ("append", "publish", "before"), expected)
+
+
+def check_zombie(store_url: str, point: tuple[str, str, str], expected: State) -> None:
     name, step, moment = point
     task, arguments, _ = WORK[name]
     Location.parse(store_url).probe()
@@ -123,6 +132,7 @@ class Twice:
         return len(self.calls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 1], ids=["first", "second"])
 @pytest.mark.parametrize("is_elsewhere", [False, True], ids=["threads", "processes"])
 def test_tasks_that_run_twice_or_late_change_nothing(
