@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -194,6 +195,13 @@ def test_an_attempt_survives_a_collection_with_the_default_bound(
     assert fresh["ndvi_filled"][2, 1, 1].values == pytest.approx(FIRST[1, 1])
 
 
+def wait_for_the_next_second(work: Work) -> None:
+    """S3 tells the age of an object in whole seconds, and Icechunk 2 spares what may be younger than it was asked."""
+    newest = max(info.modified for info in work.location.list("cubes/b"))
+    while dt.datetime.now(dt.UTC) < newest + dt.timedelta(seconds=1):
+        time.sleep(0.05)
+
+
 def test_an_attempt_whose_shards_were_collected_cannot_publish_them(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +216,7 @@ def test_an_attempt_whose_shards_were_collected_cannot_publish_them(
     def collected(self: Attempt, forks: Any, *args: Any) -> str:
         snapshot = original(self, forks, *args)
         if not freed:
+            wait_for_the_next_second(work)
             freed.append(collect(Cube(work.location, "b"), NOW).objects)
         return snapshot
 

@@ -328,4 +328,8 @@ def _configuration() -> icechunk.RepositoryConfig:
         # unsplit manifests are rewritten whole by every append
         splitting=icechunk.ManifestSplittingConfig.from_dict(by_time),
     )
+    # many shards are asked for at once already; Icechunk 2 would ask for every range of one in five pieces
+    config.storage = icechunk.StorageSettings(
+        concurrency=icechunk.StorageConcurrencySettings(max_concurrent_requests_for_object=1)
+    )
     return config
