@@ -397,14 +397,14 @@ def series(
 @click.option("--zarr", is_flag=True, help="cube.zarr: the cube as plain Zarr, one step per date.")
 @click.option("--cog", is_flag=True, help="latest.tif: the newest day with imagery.")
 @click.option("--fields", is_flag=True, help="fields.parquet: the fields and their polygons.")
+@click.option("--stac", is_flag=True, help="STAC and schema.org documents of the copies that stand, for harvesters.")
 @_json_option
-def publish(store: str | None, box: str, zarr: bool, cog: bool, fields: bool, as_json: bool) -> int:
+def publish(store: str | None, box: str, as_json: bool, **chosen: bool) -> int:
     """Bring the copies of a box for other tools up to date, under published/ in the store; default all of them."""
     from dataclasses import asdict
 
     from geofield.pipeline import publish as bring_up_to_date
 
-    chosen = {"zarr": zarr, "cog": cog, "fields": fields}
     if not any(chosen.values()):
         chosen = dict.fromkeys(chosen, True)
     with _without_warnings():

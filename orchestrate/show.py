@@ -254,6 +254,8 @@ def show_published(url: str, result: Mapping[str, Any]) -> None:
             of = "" if one["date"] is None else f" of {one['date']}"
             state = "written" if one["is_new"] else "was up to date"
             out.print(f"{printable(url)}/{one['key']}{of}: {size(one['bytes'])}, {state}")
+    for one in result["stac"] or ():
+        out.print(f"{printable(url)}/{one['key']}: {'written' if one['is_new'] else 'was up to date'}")
 
 
 def show_rows(frame: Any, columns: Mapping[str, str]) -> None:

@@ -25,6 +25,10 @@ _COLUMNS = {
 }
 
 
+FIELD_COLUMNS = pa.schema([*_COLUMNS.items(), ("geometry", pa.binary())])
+"""Columns of the file, besides the bounding box of each row."""
+
+
 def geoparquet_bytes(fields: geopandas.GeoDataFrame) -> bytes:
     """A GeoParquet file: WKB in longitude and latitude, a bounding box per row, sorted by id.
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -11,21 +15,27 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from geofield.boxes import Box
+from geofield.boxes import Box, Variable
 from geofield.copies.arrays import CopyArray
+from geofield.copies.catalog import Published, catalog, children_of, collection, item
 from geofield.copies.cog import cog_bytes
-from geofield.copies.documents import Layout
-from geofield.copies.geoparquet import geoparquet_bytes
+from geofield.copies.dataset import dataset, page
+from geofield.copies.documents import Layout, days_of, to_bytes
+from geofield.copies.geoparquet import FIELD_COLUMNS, geoparquet_bytes
 from geofield.copies.zarrcopy import ZarrReport, write_zarr
 from geofield.cube.cube import Cube, Head, read_schema, to_date
 from geofield.cube.schema import ArraySpec, Schema
 from geofield.cube.view import read_digests
-from geofield.errors import NotFoundError
+from geofield.errors import InputError, NotFoundError
 from geofield.fields import field_geometries
 from geofield.grid import parse_crs
 from geofield.pipeline.boxfields import box_fields
+from geofield.pipeline.layers import value_columns
+from geofield.pipeline.run import package_version
+from geofield.results.rows import row_schema
 from geofield.store import Location
 
+_CATALOG = "published/catalog.json"
 _TOLERANCE = 1e-9  # degrees, a tenth of a millimetre
 _LONG_NAMES = {
     "observation": "{} as observed",
@@ -61,10 +71,19 @@ class PublishReport:
     zarr: ZarrReport | None = None
     cog: FileReport | None = None
     fields: FileReport | None = None
+    stac: tuple[FileReport, ...] | None = None
 
 
 def publish(
-    location: Location, box: Box, cube: Cube, table: pd.DataFrame, *, zarr: bool, cog: bool, fields: bool
+    location: Location,
+    box: Box,
+    cube: Cube,
+    table: pd.DataFrame,
+    *,
+    zarr: bool,
+    cog: bool,
+    fields: bool,
+    stac: bool = False,
 ) -> PublishReport:
     """Bring the copies under `published/<box>/` up to date; what is up to date is not written.
 
@@ -82,17 +101,27 @@ def publish(
         `latest.tif`: the newest day with an acquisition. None before there is one.
     fields
         `fields.parquet`: the fields and their polygons.
+    stac
+        Documents that tell harvesters of the copies that stand, in `stac/` and beside them. An image that stands is
+        brought up to date with them.
+
+    Raises
+    ------
+    InputError
+        `stac` is asked for and there is no copy to tell of.
     """
     folder = f"published/{box.id}"
     head = cube.head()
+    cog = cog or (stac and location.exists(f"{folder}/latest.tif"))
     with location.lock(f"publish-{box.id}"):
-        return PublishReport(
+        report = PublishReport(
             box.id,
             head.snapshot,
             _publish_zarr(location, f"{folder}/cube.zarr", cube, head) if zarr else None,
             _publish_cog(location, f"{folder}/latest.tif", cube, head) if cog else None,
             _put(location, f"{folder}/fields.parquet", geoparquet_bytes(_fields(box, table))) if fields else None,
         )
+        return replace(report, stac=_publish_stac(location, box, cube, head, report.cog)) if stac else report
 
 
 def _publish_zarr(location: Location, key: str, cube: Cube, head: Head) -> ZarrReport:
@@ -112,6 +141,81 @@ def _publish_cog(location: Location, key: str, cube: Cube, head: Head) -> FileRe
     layout = _layout(cube.box_id, read_schema(cube.group(head.snapshot)))
     tags = {"box": cube.box_id, "snapshot": head.snapshot}
     return _put(location, key, cog_bytes(day, layout, date, tags), str(date))
+
+
+def _publish_stac(
+    location: Location, box: Box, cube: Cube, head: Head, cog: FileReport | None
+) -> tuple[FileReport, ...]:
+    """The image's item before the collection that links to it, the catalogue of all boxes last."""
+    folder = f"published/{box.id}"
+    one = _published(location, box, cube, head, cog)
+    data = dataset(one)
+    documents = {
+        f"{folder}/stac/latest.json": None if one.image is None else to_bytes(item(one)),
+        f"{folder}/stac/collection.json": to_bytes(collection(one)),
+        f"{folder}/dataset.jsonld": to_bytes(data),
+        f"{folder}/index.html": page(one, data).encode(),
+    }
+    reports = [_put(location, key, content) for key, content in documents.items() if content is not None]
+    with location.lock("publish-catalog"):
+        listed = [*children_of(_document(location, _CATALOG) or {}), box.id]
+        # boxes that were removed lie here no more
+        standing = {name for name in listed if location.exists(f"published/{name}/stac/collection.json")}
+        title = "Field statistics: daily cubes, newest images, fields and rows"
+        reports.append(_put(location, _CATALOG, to_bytes(catalog(title, standing))))
+    return tuple(reports)
+
+
+def _published(location: Location, box: Box, cube: Cube, head: Head, cog: FileReport | None) -> Published:
+    folder = f"published/{box.id}"
+    root = _document(location, f"{folder}/cube.zarr/zarr.json")
+    days = 0 if root is None else days_of(root)
+    if not days and cog is None:
+        raise InputError(
+            f"There is no copy of box {box.id} to tell of. Publish its cube or its newest image first, with --zarr or "
+            "--cog; the box needs a day for the one, imagery for the other."
+        )
+    schema = read_schema(cube.group(head.snapshot))
+    has_fields = location.exists(f"{folder}/fields.parquet")
+    has_rows = bool(location.list(f"rows/{box.id}/_delta_log"))
+    variables = ", ".join(box.variables)
+    return Published(
+        box_id=box.id,
+        title=f"Box {box.id}: daily {variables}",
+        description=f"{variables} of box {box.id} for every day, from satellite imagery, on a grid of "
+        f"{schema.grid.shape[1]} x {schema.grid.shape[0]} pixels. Variables with a daily estimate carry it over days "
+        "without imagery, with its standard error and its age.",
+        geobox=schema.grid.geobox,
+        arrays=tuple(_copy_array(spec) for spec in schema.arrays),
+        first=to_date(int(head.days[0])) if days else None,
+        last=to_date(int(head.days[0]) + days - 1) if days else None,
+        image=None if cog is None or cog.date is None else dt.date.fromisoformat(cog.date),
+        snapshot=None if root is None else root["attributes"].get("geofield:snapshot"),
+        fields=FIELD_COLUMNS if has_fields else None,
+        rows=row_schema(value_columns(box)) if has_rows else None,
+        lineage={name: _lineage(box, variable) for name, variable in box.variables.items()},
+        software={"geofield": package_version("geofield")},
+    )
+
+
+def _lineage(box: Box, variable: Variable) -> str:
+    """What a variable is made from. Neither paths nor addresses: copies may be read by anybody."""
+    origin = str(box.source.get("type"))
+    named = box.source.get("collection") or ()
+    names = [named] if isinstance(named, str) else [str(one) for one in named]
+    text = variable.index or f"band {variable.band}"
+    text += f" of {', '.join(names)}" if names else f" of the source `{origin}`"
+    if variable.mask:
+        text += f", masked by {', '.join(variable.mask)}"
+    return text + (", daily estimate by a local-level Kalman filter" if variable.state else "")
+
+
+def _document(location: Location, key: str) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(location.read(key))
+    except (NotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _layout(box_id: str, schema: Schema) -> Layout:
