@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geofield import plots as plots
     from geofield.boxes import Box as Box
     from geofield.boxfiles import BoxOptions as BoxOptions
     from geofield.boxfiles import box_from as box_from
@@ -72,6 +73,7 @@ __all__ = [
     "open_source",
     "open_store",
     "place_fields",
+    "plots",
     "read_boxes",
     "read_fields",
     "zonal_stats",
@@ -79,6 +81,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plots":
+        return importlib.import_module("geofield.plots")
     if name not in _NAMES:
         raise AttributeError(f"module 'geofield' has no attribute {name!r}")
     value = getattr(importlib.import_module(_NAMES[name]), name)

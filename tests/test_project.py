@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 import geofield
 import geofield.errors
 import geofield.pipeline
+import geofield.plots
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -234,6 +235,7 @@ def test_public_names_load(name: str) -> None:
 PUBLIC = {
     "geofield": {*geofield.__all__, "errors", "pipeline"},
     "geofield.pipeline": set(geofield.pipeline.__all__),
+    "geofield.plots": set(geofield.plots.__all__),
     "geofield.errors": {name for name in vars(geofield.errors) if not name.startswith("_")},
 }
 
