@@ -20,7 +20,19 @@ def squares(*bounds: tuple[float, float, float, float]) -> gpd.GeoDataFrame:
 
 
 def arrays_equal(one: Coverage, other: Coverage) -> bool:
-    names = ("ids", "covered", "total", "start", "segment_block", "segment_start", "row", "col", "weight", "parts")
+    names = (
+        "ids",
+        "covered",
+        "total",
+        "start",
+        "segment_block",
+        "segment_start",
+        "row",
+        "col",
+        "weight",
+        "parts",
+        "weights",
+    )
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
 
 
@@ -133,7 +145,7 @@ def test_pickling_keeps_every_bit() -> None:
     back = pickle.loads(pickle.dumps(cover))
     assert arrays_equal(cover, back)
     assert back.geobox == cover.geobox
-    assert cover.nbytes >= 16 * len(cover.weight)
+    assert len(cover.weight) * 4 < cover.nbytes < len(pickle.dumps(cover)) < len(cover.weight) * 40
 
 
 def test_fields_in_degrees_are_projected_with_their_curve() -> None:

@@ -33,13 +33,13 @@ def _keep_few(monkeypatch: pytest.MonkeyPatch) -> None:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many fields were computed in each call that computed any."""
     calls: list[int] = []
-    compute = weights.pixel_weights
+    compute = weights.compute_runs
 
     def counted(fields: Any, *rest: Any) -> Any:
         calls.append(len(fields))
         return compute(fields, *rest)
 
-    monkeypatch.setattr(weights, "pixel_weights", counted)
+    monkeypatch.setattr(weights, "compute_runs", counted)
     return calls
 
 
@@ -123,15 +123,19 @@ def rewritten(data: bytes, how: str) -> bytes:
     """A pack that says something else."""
     table = pq.read_table(io.BytesIO(data))
     columns = {name: table[name].combine_chunks() for name in table.column_names}
-    place = next(i for i, count in enumerate(columns["cells"].value_lengths().to_pylist()) if count > 2)
-    name, lists = (
-        ("weight", columns["weight"].to_pylist()) if how != "cell" else ("cells", columns["cells"].to_pylist())
-    )
+    place = next(i for i, count in enumerate(columns["weight"].value_lengths().to_pylist()) if count > 2)
+    name = {"cell": "row", "twice": "row", "outside": "col", "long": "length", "none": "length"}.get(how, "weight")
+    lists = columns[name].to_pylist()
     if how == "cell":
         lists[place][1] = 10**8
+    elif how == "outside":
+        lists[place][0] = -1
     elif how == "twice":
-        name, lists = "cells", columns["cells"].to_pylist()
         lists[place][1] = lists[place][0]
+    elif how == "long":
+        lists[place][0] += 300
+    elif how == "none":
+        lists[place][0] = 0
     elif how == "above one":
         lists[place][0] = 1.5
     elif how == "nan":
@@ -140,6 +144,9 @@ def rewritten(data: bytes, how: str) -> bytes:
         lists[place][0] = None
     elif how == "shorter":
         lists[place].pop()
+    elif how == "whole":
+        name, lists = "whole", columns["whole"].to_pylist()
+        lists[place][0] = not lists[place][0]
     elif how == "covered":
         name, lists = "covered", [2.0] * table.num_rows
     columns[name] = pa.array(lists, table.schema.field(name).type)
@@ -150,7 +157,10 @@ def rewritten(data: bytes, how: str) -> bytes:
     return sink.getvalue()
 
 
-@pytest.mark.parametrize("how", ["cell", "twice", "above one", "nan", "null", "shorter", "covered", "type"])
+@pytest.mark.parametrize(
+    "how",
+    ["cell", "outside", "twice", "long", "none", "above one", "nan", "null", "shorter", "whole", "covered", "type"],
+)
 def test_what_a_pack_says_is_checked(tmp_path: Path, computed: list[int], how: str) -> None:
     store = WeightStore(Location.parse(tmp_path), "b")
     get(store)
@@ -202,12 +212,12 @@ def test_few_fields_are_computed_without_asking_the_store(tmp_path: Path, monkey
     check_equal(get(WeightStore(Location.parse(tmp_path), "b"), range(5)), range(5))
 
 
-def test_a_coverage_travels_at_half_its_size_and_arrives_as_it_was() -> None:
+def test_a_coverage_travels_as_runs_and_arrives_as_it_was() -> None:
     import pickle
 
     cover = coverage(make_fields(200, GEOBOX, 4), GEOBOX)
     sent = pickle.dumps(cover)
-    assert len(sent) < cover.nbytes - 7 * len(cover.row)
+    assert len(sent) < 8 * cover.pixels  # a place and a weight each would be 16 bytes
     arrived = pickle.loads(sent)
     for name, value in vars(cover).items():
         if isinstance(value, np.ndarray):

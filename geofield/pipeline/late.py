@@ -235,7 +235,7 @@ def _parts(
     work = []
     for numbers in field_groups(fields.cover, fields.grid, int(head.acquired[steps].sum())):
         cover = fields.cover.take(numbers)
-        work.append((numbers, cover, day_batches(len(cover.row), head, steps)))
+        work.append((numbers, cover, day_batches(cover.pixels, head, steps)))
     if sum(len(batches) for _, _, batches in work) <= _FEW:
         for numbers, cover, batches in work:
             yield numbers, joined([reduce_stored(cube, head, days, fields.box, cover) for days in batches])

@@ -121,7 +121,7 @@ def reduce_stored(cube: Cube, head: Head, days: slice, box: Box, cover: Coverage
     with counting() as counter, counting_tasks() as tasks:
         for window in _windows(cover, box.resolved):
             part = cover.within(window)
-            raw = read_pixels(group, steps, part.row, part.col, fetched)
+            raw = read_pixels(group, steps, *part.places, fetched)
             merging.add(window, part, raw, place, (own - carried)[known])
     values = merging.values(len(own), head.acquired[days], known, place)
     return StoredPart(values, fetched.bytes, fetched.requests, counter.reads, len(tasks))
@@ -129,9 +129,9 @@ def reduce_stored(cube: Cube, head: Head, days: slice, box: Box, cover: Coverage
 
 def _windows(cover: Coverage, grid: Grid) -> list[Window]:
     """The whole grid; where that holds too many pixels, the tiles that the fields touch."""
-    if len(cover.row) <= PIXEL_STEPS:
+    if cover.pixels <= PIXEL_STEPS:
         return [grid.window]
-    tiles = np.unique(np.stack([cover.row // grid.tile, cover.col // grid.tile], axis=-1), axis=0)
+    tiles = np.unique(np.stack([cover.run_row // grid.tile, cover.run_col // grid.tile], axis=-1), axis=0)
     return [grid.tile_window(y, x) for y, x in tiles.tolist()]
 
 
@@ -164,7 +164,7 @@ class _Merging:
         encodings = {name: encoding_of(self.box.variables[name]) for name in self._stateful}
         sigma0 = {name: encoding.decode(pixels[f"{name}_sigma0"]) for name, encoding in encodings.items()}
         ages = {name: AGE.decode(pixels[f"{name}_age"]) for name in self._stateful}
-        batch = max(1, PIXEL_DAYS // max(len(part.row), 1))
+        batch = max(1, PIXEL_DAYS // max(part.pixels, 1))
         for number, first in enumerate(range(0, max(len(place), 1), batch)):
             days = place[first : first + batch]
             growing: dict[str, Layer] = {}

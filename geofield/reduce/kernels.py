@@ -33,6 +33,8 @@ _at = np.uint64
 """An index that is never negative: signed ones are checked for counting from the end, a quarter of the time."""
 RUN = 12
 """Runs of this length are sorted by insertion before they are merged."""
+CANCELLED = 1e4
+"""Sums of squares that lost more than this factor have lost too many digits: 12 are left."""
 
 
 @_compiled
@@ -45,55 +47,87 @@ def _longest(start: Any) -> Any:
 
 
 @_compiled
-def totals(weight: Any, segment_start: Any, start: Any, out: Any) -> None:
+def totals(length: Any, offset: Any, weights: Any, segment_run: Any, start: Any, out: Any) -> None:
     """Sum of the weights of each field, in the order in which `count` is summed."""
     for field in range(len(start) - 1):
         total = 0.0
         for segment in range(start[field], start[field + 1]):
             part = 0.0
-            for pixel in range(segment_start[segment], segment_start[segment + 1]):
-                part += weight[pixel]
+            for run in range(segment_run[segment], segment_run[segment + 1]):
+                for i in range(length[run]):
+                    part += 1.0 if offset[run] < 0 else np.float64(weights[offset[run] + i])
             total += part
         out[field] = total
 
 
+@_compiled
+def _fill_shares(length: Any, offset: Any, weights: Any, first: int, last: int, share: Any) -> None:
+    """Weights of the pixels of some runs, one after another."""
+    n = _at(0)
+    for run in range(_at(first), _at(last)):
+        many, at = _at(length[run]), offset[run]
+        if at < 0:
+            for i in range(many):
+                share[n + i] = 1.0
+        else:
+            for i in range(many):
+                share[n + i] = weights[_at(at) + i]
+        n += many
+
+
 def _moments(
-    data: Any, fill: Any, fills: bool, scale: float, y0: int, x0: int, row: Any, col: Any, weight: Any,
-    segment_start: Any, out: Any,
+    data: Any, fill: Any, fills: bool, scale: float, y0: int, x0: int, row: Any, col: Any, length: Any, offset: Any,
+    weights: Any, segment_run: Any, segment_start: Any, out: Any,
 ) -> None:  # fmt: skip
     """Moments of every segment at every time: `out` is (time, segment, 6), untouched where no pixel is valid.
 
-    Two passes, the first about the first value, so that it is stable and a constant field has no spread.
+    Sums about the first valid value, so that a constant field has no spread. Where that value lies so far from the mean
+    that digits cancel, a second pass is taken about the mean.
     """
-    value, share = np.empty(_longest(segment_start)), np.empty(_longest(segment_start))
-    for time in range(data.shape[0]):
-        page = data[time]
-        for segment in range(len(segment_start) - 1):
+    longest = _longest(segment_start)
+    value, share = np.empty(longest), np.empty(longest)
+    for segment in range(len(segment_run) - 1):
+        first, last = _at(segment_run[segment]), _at(segment_run[segment + 1])
+        _fill_shares(length, offset, weights, first, last, share)
+        for time in range(data.shape[0]):
             n = _at(0)
-            origin = count = shifted = total = 0.0
-            least, greatest = np.inf, -np.inf
-            for pixel in range(_at(segment_start[segment]), _at(segment_start[segment + 1])):
-                raw = page[_at(row[pixel] - y0), _at(col[pixel] - x0)]
-                x, c = np.float64(raw) * scale, weight[pixel]
-                if x == x and not (fills and raw == fill):
-                    if n == 0:
-                        origin = x
-                    value[n], share[n] = x, c
-                    n += _at(1)
+            for run in range(first, last):
+                y, x, many = _at(row[run] - y0), _at(col[run] - x0), _at(length[run])
+                for i in range(many):
+                    raw = data[time, y, x + i]
+                    value[n + i] = np.nan if fills and raw == fill else np.float64(raw) * scale
+                n += many
+            begin = _at(0)
+            while begin < n and value[begin] != value[begin]:
+                begin += _at(1)
+            if begin == n:
+                continue
+            origin = value[begin]
+            count = shifted = squared = total = 0.0
+            least = greatest = origin
+            for i in range(begin, n):
+                x, c = value[i], share[i]
+                if x == x:
+                    away = x - origin
+                    part = c * away
                     count += c
-                    shifted += c * (x - origin)
+                    shifted += part
+                    squared += part * away
                     total += c * x
                     least = x if x < least else least
                     greatest = x if x > greatest else greatest
-            if n:
-                mean = origin + shifted / count
+            apart = shifted / count
+            mean = origin + apart
+            spread = squared - shifted * apart
+            if not spread * CANCELLED > squared and squared > 0:
                 spread = 0.0
-                for i in range(n):
-                    away = value[i] - mean
-                    spread += share[i] * (away * away)
-                found = out[time, segment]
-                found[COUNT], found[MEAN], found[M2] = count, mean, spread
-                found[MIN], found[MAX], found[SUM] = least, greatest, total
+                for i in range(begin, n):
+                    x = value[i]
+                    if x == x:
+                        spread += share[i] * ((x - mean) * (x - mean))
+            found = out[time, segment]
+            found[COUNT], found[MEAN], found[M2] = count, mean, spread
+            found[MIN], found[MAX], found[SUM] = least, greatest, total
 
 
 @_compiled
@@ -270,27 +304,29 @@ def _statistics(value: Any, weight: Any, before: Any, n: int, codes: Any, quanti
 
 
 def _sorted(
-    data: Any, fill: Any, fills: bool, scale: float, y0: int, x0: int, row: Any, col: Any, weight: Any,
-    segment_start: Any, start: Any, fields: Any, codes: Any, quantiles: Any, out: Any,
+    data: Any, fill: Any, fills: bool, scale: float, y0: int, x0: int, row: Any, col: Any, length: Any, offset: Any,
+    weights: Any, segment_run: Any, segment_start: Any, start: Any, fields: Any, codes: Any, quantiles: Any, out: Any,
 ) -> None:  # fmt: skip
     """Statistics of pairs of some fields: `out` is (time, fields, codes), untouched where no pixel is valid."""
     longest = _longest(segment_start[start])
     value, share, value2, share2 = np.empty(longest), np.empty(longest + 1), np.empty(longest), np.empty(longest)
     # Narrow, so that the six arrays of a field of 600 pixels fit in the first cache.
     where, first = np.empty(longest, np.int32), np.empty(longest + 1, np.int32)
-    for time in range(data.shape[0]):
-        page = data[time]
-        for k in range(len(fields)):
+    for k in range(len(fields)):
+        low, high = _at(segment_run[start[fields[k]]]), _at(segment_run[start[fields[k] + 1]])
+        for time in range(data.shape[0]):
             n = _at(0)
             least, greatest = np.inf, -np.inf
-            for pixel in range(_at(segment_start[start[fields[k]]]), _at(segment_start[start[fields[k] + 1]])):
-                raw = page[_at(row[pixel] - y0), _at(col[pixel] - x0)]
-                x = np.float64(raw) * scale
-                if x == x and not (fills and raw == fill):
-                    value[n], share[n] = x, weight[pixel]
-                    n += _at(1)
-                    least = x if x < least else least
-                    greatest = x if x > greatest else greatest
+            for run in range(low, high):
+                y, x0_, at = _at(row[run] - y0), _at(col[run] - x0), offset[run]
+                for i in range(_at(length[run])):
+                    raw = data[time, y, x0_ + i]
+                    x = np.float64(raw) * scale
+                    if x == x and not (fills and raw == fill):
+                        value[n], share[n] = x, 1.0 if at < 0 else np.float64(weights[_at(at) + i])
+                        n += _at(1)
+                        least = x if x < least else least
+                        greatest = x if x > greatest else greatest
             if n:
                 _sort(value, share, np.int64(n), least, greatest, value2, share2, where, first)
                 distinct = _distinct(value2, share2, np.int64(n))
@@ -299,13 +335,15 @@ def _sorted(
 
 _INT, _FLOAT = types.Array(types.int64, 1, "C", readonly=True), types.Array(types.float64, 1, "C", readonly=True)
 _INDEX, _OUT = types.Array(types.int32, 1, "C", readonly=True), types.Array(types.float64, 3, "C")
+_WEIGHT = types.Array(types.float32, 1, "C", readonly=True)
 
 
 def _pixels(dtype: Any) -> tuple[Any, ...]:
     """Types of what every kernel over pixels begins with. Any layout: a slice of a larger array is not copied."""
     number = numba.from_dtype(np.dtype(dtype))
     data = types.Array(number, 3, "A", readonly=True)
-    return data, number, types.boolean, types.float64, types.int64, types.int64, _INDEX, _INDEX, _FLOAT, _INT
+    runs = (_INDEX, _INDEX, _INDEX, _INT, _WEIGHT, _INT, _INT)
+    return data, number, types.boolean, types.float64, types.int64, types.int64, *runs
 
 
 @functools.cache

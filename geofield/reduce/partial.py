@@ -9,7 +9,7 @@ the pixels of a field that crosses the window's edge travel with the partial.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,8 +19,9 @@ import numpy.typing as npt
 from geofield.errors import GridError, InputError
 from geofield.grid import Window
 from geofield.reduce import kernels
-from geofield.reduce.coverage import Coverage, Ints
+from geofield.reduce.coverage import Coverage
 from geofield.reduce.layer import Layer
+from geofield.reduce.runs import Ints
 from geofield.reduce.statistics import MOMENTS, Asked, PixelFunction, from_moments, parse_stats
 
 Floats = npt.NDArray[np.float64]
@@ -113,9 +114,8 @@ def reduce_pixels(
         As for `reduce_window`.
     """
     part = cover.within(window)
-    times = _check_shapes(layers, (1, len(part.row)), window)
-    picked = replace(part, row=np.zeros_like(part.row), col=np.arange(len(part.row), dtype=part.col.dtype))
-    return _reduced(layers, window, picked, _key(cover), stats, times, origin=(0, 0))
+    times = _check_shapes(layers, (1, part.pixels), window)
+    return _reduced(layers, window, part.side_by_side(), _key(cover), stats, times, origin=(0, 0))
 
 
 def _reduced(
@@ -203,14 +203,20 @@ def _reduce_layer(
     if in_order.size:
         kernels.sorted_kernel(arguments[0].dtype)(*arguments, part.start, done, *_codes(wanted), in_order)
     pixels = _pixels_of(part, carried) if wanted or _of_pixels(columns) else np.empty(0, np.int64)
-    raw = layer.data[:, part.row[pixels] - origin[0], part.col[pixels] - origin[1]][:, None]
+    row, col = part.places if pixels.size else (pixels, pixels)
+    raw = layer.data[:, row[pixels] - origin[0], col[pixels] - origin[1]][:, None]
     return LayerPart(moments, in_order, Layer(np.ascontiguousarray(raw), layer.scale, layer.fill))
 
 
 def _kernel_arguments(layer: Layer, origin: tuple[int, int], part: Coverage) -> tuple[Any, ...]:
     data = layer.native
     fill, fills = layer.missing()
-    return data, fill, fills, layer.factor, *origin, part.row, part.col, part.weight, part.segment_start
+    return data, fill, fills, layer.factor, *origin, *_run_arguments(part)
+
+
+def _run_arguments(part: Coverage) -> tuple[Any, ...]:
+    runs = part.run_row, part.run_col, part.run_length, part.run_weight, part.weights
+    return *runs, part.segment_run, part.segment_start
 
 
 def _codes(columns: Sequence[Asked]) -> tuple[Ints, Floats]:
@@ -258,16 +264,15 @@ def _combine_ordered(
         return found
     fields = np.unique(np.searchsorted(cover.start, segments, side="right") - 1)
     pieces = cover.take(fields)
-    raw = np.full((times, 1, len(pieces.weight)), np.nan)
+    raw = np.full((times, 1, pieces.pixels), np.nan)
     for partial in partials:
         # A carried segment's place among the taken ones: they are in the same order.
         at = np.searchsorted(segments, partial.carried)
         raw[:, 0, _pixels_of(pieces, at)] = _decoded(partial.layers[name].pixels)[:, 0]
     values = np.full((times, len(fields), len(in_order)), np.nan)
-    column = np.arange(len(pieces.weight), dtype=np.int32)
     kernels.sorted_kernel(raw.dtype)(
-        raw, 0.0, False, 1.0, 0, 0, np.zeros_like(column), column, pieces.weight, pieces.segment_start, pieces.start,
-        np.arange(len(fields)), *_codes(in_order), values,
+        raw, 0.0, False, 1.0, 0, 0, *_run_arguments(pieces.side_by_side()), pieces.start, np.arange(len(fields)),
+        *_codes(in_order), values,
     )  # fmt: skip
     found[:, fields, : len(in_order)] = values
     for k, one in enumerate(_of_pixels(columns), len(in_order)):
@@ -279,13 +284,13 @@ def _of_functions(asked: Asked, raw: Floats, pieces: Coverage) -> Floats:
     """(time, field): the caller's function of the valid pixels of each field; NaN where there is none."""
     function = asked.statistic.function
     assert function is not None
-    edges = pieces.segment_start[pieces.start]
+    edges, weight = pieces.segment_start[pieces.start], pieces.weight
     found = np.full((len(raw), len(pieces.ids)), np.nan)
     for time, values in enumerate(raw):
         for field, (low, high) in enumerate(pairwise(edges.tolist())):
             valid = ~np.isnan(values[low:high])
             if valid.any():
-                found[time, field] = function(values[low:high][valid], pieces.weight[low:high][valid])
+                found[time, field] = function(values[low:high][valid], weight[low:high][valid])
     return found
 
 

@@ -28,16 +28,16 @@ from odc.geo.geobox import GeoBox
 
 from geofield.errors import GeofieldError, NotFoundError
 from geofield.grid import BLOCK, crs_of, crs_text
-from geofield.reduce.coverage import Coverage, PixelWeights, coverage_of, pixel_weights
+from geofield.reduce.coverage import Coverage, compute_runs, coverage_of
+from geofield.reduce.runs import Ints, Runs, join
 from geofield.store import Location
 
-FORMAT = 1
+FORMAT = 2
 MOST_PACKS = 8
 """More than this become one."""
 FEW = 200
 """So many fields are computed faster than packs are read."""
 
-Ints = npt.NDArray[np.int64]
 _DIGITS = 32
 
 
@@ -65,7 +65,7 @@ class WeightStore:
         """
         ids = np.asarray(fields.index)
         if len(fields) <= FEW:
-            return coverage_of(geobox, ids, pixel_weights(fields, geobox, ids))
+            return coverage_of(geobox, ids, *compute_runs(fields, geobox, ids))
         folder = f"weights/{self.box_id}/{grid_digest(geobox)}"
         packs = list(self._packs(folder, geobox))
         known: dict[str, tuple[int, int]] = {}
@@ -74,13 +74,13 @@ class WeightStore:
         unknown = np.array([key not in known for key in keys], dtype=np.bool_)
         if unknown.any():
             missing = np.flatnonzero(unknown)
-            new = _Pack("", [keys[i] for i in missing.tolist()], _computed(fields.iloc[missing], geobox))
+            new = _Pack("", [keys[i] for i in missing.tolist()], *compute_runs(fields.iloc[missing], geobox))
             known |= {key: (len(packs), place) for place, key in enumerate(new.keys)}
             packs.append(new)
-        weights = _picked([pack.weights for pack in packs], [known[key] for key in keys])
+        used = _picked(packs, keys, [known[key] for key in keys])
         if unknown.any():
-            self._keep(folder, packs, keys, weights)
-        return coverage_of(geobox, ids, weights)
+            self._keep(folder, packs, used)
+        return coverage_of(geobox, ids, used.covered, used.runs)
 
     def _packs(self, folder: str, geobox: GeoBox) -> Iterator[_Pack]:
         for info in self.location.list(folder):
@@ -92,11 +92,11 @@ class WeightStore:
                 with contextlib.suppress(GeofieldError):
                     self.location.delete(info.key)
 
-    def _keep(self, folder: str, packs: Sequence[_Pack], keys: Sequence[str], weights: PixelWeights) -> None:
+    def _keep(self, folder: str, packs: Sequence[_Pack], used: _Pack) -> None:
         """Write the last pack; where there are too many, one with all that is in use, and remove the others."""
         with contextlib.suppress(GeofieldError):  # a reader without the right to write goes without
             many = len(packs) > MOST_PACKS
-            data = _packed(keys, weights) if many else _packed(packs[-1].keys, packs[-1].weights)
+            data = _packed(used if many else packs[-1])
             name = f"{folder}/{_content_digest(data)}.parquet"
             self.location.write(name, data)
             for pack in packs[:-1] if many else ():
@@ -128,43 +128,37 @@ def grid_digest(geobox: GeoBox) -> str:
 class _Pack:
     name: str
     keys: list[str]
-    weights: PixelWeights
+    covered: npt.NDArray[np.float64]
+    runs: Runs
 
 
-_SCHEMAS = [
-    pa.schema(
-        [("key", pa.string()), ("covered", pa.float64()), ("cells", pa.list_(cell)), ("weight", pa.list_(weight))]
-    )
-    for cell in (pa.int32(), pa.int64())
-    for weight in (pa.float32(), pa.float64())
-]
+_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("covered", pa.float64()),
+        *((name, pa.list_(pa.int32())) for name in ("row", "col", "length")),
+        ("whole", pa.list_(pa.bool_())),
+        ("weight", pa.list_(pa.float32())),
+    ]
+)
 
 
-def _computed(fields: gpd.GeoDataFrame, geobox: GeoBox) -> PixelWeights:
-    """New weights, their pixels in the order of a coverage, so that they need not be sorted again."""
-    cover = coverage_of(geobox, np.arange(len(fields)), pixel_weights(fields, geobox))
-    wide = np.int64(geobox.shape.x)
-    kind = np.int32 if geobox.shape.y * geobox.shape.x < 2**31 else np.int64
-    counts = np.diff(cover.segment_start[cover.start])
-    return PixelWeights(cover.covered, counts, (cover.row * wide + cover.col).astype(kind), cover.weight)
-
-
-def _packed(keys: Sequence[str], weights: PixelWeights) -> bytes:
-    narrow = weights.weight.astype(np.float32)
-    weight = narrow if np.array_equal(narrow, weights.weight) else weights.weight
-    offsets = pa.array(np.concatenate([[0], np.cumsum(weights.counts)]).astype(np.int32))
-    table = pa.table(
-        {
-            "key": pa.array(list(keys), pa.string()),
-            "covered": weights.covered,
-            "cells": pa.ListArray.from_arrays(offsets, pa.array(weights.cells)),
-            "weight": pa.ListArray.from_arrays(offsets, pa.array(weight)),
-        }
-    )
+def _packed(pack: _Pack) -> bytes:
+    runs = pack.runs
+    first = np.concatenate([[0], np.cumsum(runs.counts)])
+    kept = np.concatenate([[0], np.cumsum(np.where(runs.whole, 0, runs.length))])
+    lists = {name: (first, getattr(runs, name)) for name in ("row", "col", "length", "whole")}
+    lists["weight"] = (kept[first], runs.weight)
+    columns: dict[str, Any] = {"key": pa.array(pack.keys, pa.string()), "covered": pack.covered}
+    for name, (offsets, values) in lists.items():
+        columns[name] = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
     sink = io.BytesIO()
-    # neighbouring pixels have neighbouring numbers, and most weights are 1
-    packing = {"cells.list.element": "DELTA_BINARY_PACKED"}
-    pq.write_table(table, sink, compression="zstd", column_encoding=packing, use_dictionary=["weight.list.element"])
+    # neighbouring runs have neighbouring numbers, and most weights are 1
+    packing = {f"{name}.list.element": "DELTA_BINARY_PACKED" for name in ("row", "col", "length")}
+    pq.write_table(
+        pa.table(columns, schema=_SCHEMA), sink, compression="zstd", column_encoding=packing,
+        use_dictionary=["weight.list.element"],
+    )  # fmt: skip
     return sink.getvalue()
 
 
@@ -177,65 +171,63 @@ def _unpacked(name: str, data: bytes, geobox: GeoBox) -> _Pack | None:
         table.validate(full=True)
     except (pa.ArrowException, OSError):
         return None
-    if not any(table.schema.equals(schema) for schema in _SCHEMAS) or any(
-        column.null_count for column in table.columns
-    ):
+    if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):
         return None
     if not table.num_rows:
         return None
-    key, covered, cells, weight = (column.chunk(0) for column in table.columns)
-    found = cells.flatten(), weight.flatten()
+    key, covered, *lists = (column.chunk(0) for column in table.columns)
+    found = [column.flatten() for column in lists]
     if any(values.null_count for values in found):
         return None
-    counts, same = (np.asarray(column.value_lengths()).astype(np.int64) for column in (cells, weight))
-    weights = PixelWeights(np.asarray(covered), counts, np.asarray(found[0]), np.asarray(found[1]).astype(np.float64))
-    if not np.array_equal(counts, same) or not _is_sound(weights, geobox):
+    *counts, kept = (np.asarray(column.value_lengths()).astype(np.int64) for column in lists)
+    if any(not np.array_equal(counts[0], other) for other in counts[1:]):
         return None
-    return _Pack(name, key.to_pylist(), weights)
+    row, col, length, whole, weight = (values.to_numpy(zero_copy_only=False) for values in found)
+    pack = _Pack(name, key.to_pylist(), np.asarray(covered), Runs(counts[0], row, col, length, whole, weight))
+    return pack if _is_sound(pack, kept, geobox) else None
 
 
-def _is_sound(weights: PixelWeights, geobox: GeoBox) -> bool:
-    """Whether shares are shares, and the pixels of each field lie on the grid, in order, each once."""
-    if len(weights.covered) and not (weights.covered.min() >= 0 and weights.covered.max() <= 1):
+def _is_sound(pack: _Pack, kept: Ints, geobox: GeoBox) -> bool:
+    """Whether shares are shares, and the runs of each field lie on the grid, each in a block, in order, each once."""
+    if len(pack.covered) and not (pack.covered.min() >= 0 and pack.covered.max() <= 1):
         return False
-    return bool(_are_ordered(weights.cells, weights.weight, weights.counts, geobox.shape.y, geobox.shape.x, BLOCK))
+    runs = pack.runs
+    if not (((runs.weight > 0) & (runs.weight <= 1)).all() and kept.sum() == len(runs.weight)):
+        return False
+    rows, columns = geobox.shape.y, geobox.shape.x
+    return bool(_are_ordered(runs.counts, runs.row, runs.col, runs.length, runs.whole, kept, rows, columns, BLOCK))
 
 
 @numba.njit(cache=True, nogil=True)
-def _are_ordered(cells: Any, weight: Any, counts: Any, rows: int, columns: int, block: int) -> bool:
-    """One pass over all pixels; NaN is no share."""
+def _are_ordered(
+    counts: Any, row: Any, col: Any, length: Any, whole: Any, kept: Any, rows: int, columns: int, block: int
+) -> bool:
+    """One pass over all runs."""
     across = -(-columns // block)
-    pixel = 0
-    for count in counts:
-        last = np.int64(-1)
-        for _ in range(count):
-            cell = np.int64(cells[pixel])
-            if not (0 < weight[pixel] <= 1) or cell < 0 or cell >= rows * columns:
+    run = 0
+    for field in range(len(counts)):
+        last, weights = np.int64(-1), np.int64(0)
+        for _ in range(counts[field]):
+            y, x, many = np.int64(row[run]), np.int64(col[run]), np.int64(length[run])
+            if not (0 <= y < rows and 0 <= x < columns and 0 < many <= min(block - x % block, columns - x)):
                 return False
-            row, col = cell // columns, cell % columns
-            place = ((row // block * across + col // block) * block + row % block) * block + col % block
+            place = ((y // block * across + x // block) * block + y % block) * block + x % block
             if place <= last:
                 return False
-            last = place
-            pixel += 1
-    return pixel == len(cells)
+            last = place + many - 1
+            weights += np.int64(0) if whole[run] else many
+            run += 1
+        if weights != kept[field]:
+            return False
+    return run == len(row)
 
 
-def _picked(parts: Sequence[PixelWeights], places: Sequence[tuple[int, int]]) -> PixelWeights:
-    """The weights of (part, field) in the order asked for."""
-    if len(parts) == 1 and [place for _, place in places] == list(range(len(parts[0].counts))):
-        return parts[0]
-    counts = np.concatenate([part.counts for part in parts])
-    firsts = np.concatenate([[0], np.cumsum([len(part.counts) for part in parts])])
-    chosen = np.array([firsts[part] + place for part, place in places], dtype=np.int64)
-    start = np.concatenate([[0], np.cumsum(counts)])
-    lengths = counts[chosen]
-    begins = np.cumsum(lengths) - lengths
-    pixels = np.arange(int(lengths.sum())) + np.repeat(start[chosen] - begins, lengths)
-    joined: dict[str, npt.NDArray[Any]] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("covered", "cells", "weight")
-    }
-    return PixelWeights(joined["covered"][chosen], lengths, joined["cells"][pixels], joined["weight"][pixels])
+def _picked(packs: Sequence[_Pack], keys: Sequence[str], places: Sequence[tuple[int, int]]) -> _Pack:
+    """The weights of (pack, field) in the order asked for."""
+    firsts = np.concatenate([[0], np.cumsum([len(pack.keys) for pack in packs])])
+    chosen = np.array([firsts[pack] + place for pack, place in places], dtype=np.int64)
+    covered = np.concatenate([pack.covered for pack in packs])[chosen]
+    return _Pack("", list(keys), covered, join([pack.runs for pack in packs]).take(chosen))
 
 
 def _content_digest(data: bytes) -> str:

@@ -17,11 +17,13 @@ from dask.highlevelgraph import HighLevelGraph
 
 from geofield.errors import GridError, InputError, StatisticError
 from geofield.grid import BLOCK, Window, bounds_of, crs_of, crs_text
-from geofield.reduce.coverage import Coverage, Ints, Rule, field_ids, same_grid
+from geofield.reduce.coverage import Coverage, Rule, same_grid
 from geofield.reduce.coverage import coverage as compute_coverage
 from geofield.reduce.layer import Layer
 from geofield.reduce.partial import Partial, combine, reduce_window
 from geofield.reduce.raster import REGULAR, Raster, open_raster
+from geofield.reduce.runs import Ints
+from geofield.reduce.shapes import field_ids
 from geofield.reduce.statistics import PixelFunction, parse_stats
 
 Floats = npt.NDArray[np.float64]
@@ -315,8 +317,9 @@ def _fill(variable: xr.DataArray) -> float | None:
 def _touched_chunks(array: da.Array, part: Coverage) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Of the chunks that hold a pixel of a field: numbers along y and x, and the (row, column) of their corners."""
     edges_y, edges_x = (np.cumsum([0, *chunks]) for chunks in array.chunks[1:])
-    chunk_y = np.searchsorted(edges_y, part.row, side="right") - 1
-    chunk_x = np.searchsorted(edges_x, part.col, side="right") - 1
+    row, col = part.places
+    chunk_y = np.searchsorted(edges_y, row, side="right") - 1
+    chunk_x = np.searchsorted(edges_x, col, side="right") - 1
     numbers = np.unique(chunk_y * len(edges_x) + chunk_x).tolist()
     places = [divmod(number, len(edges_x)) for number in numbers]
     return places, [(int(edges_y[y]), int(edges_x[x])) for y, x in places]
