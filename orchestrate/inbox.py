@@ -180,13 +180,15 @@ class _Outcome:
         return not self.accepted and bool(self.rejected)
 
 
-def read_inbox(store: Store, run: Run, report: InboxReport | None = None) -> InboxReport:
+def read_inbox(store: Store, run: Run, report: InboxReport | None = None, limit: int | None = None) -> InboxReport:
     """Take what waits in the inbox into the store.
 
     Parameters
     ----------
     report
         Added to, when the inbox is read again because a file could not be read the first time.
+    limit
+        So many files at most; None: all.
 
     Notes
     -----
@@ -195,7 +197,7 @@ def read_inbox(store: Store, run: Run, report: InboxReport | None = None) -> Inb
     answer) leaves the file where it is.
     """
     report = InboxReport() if report is None else report
-    for one in waiting(store):
+    for one in waiting(store)[:limit]:
         try:
             outcome = _take(store, run, one)
             _move(store, run, one, outcome)

@@ -124,6 +124,13 @@ class Receipt:
     rejected: list[dict[str, Any]] = field(default_factory=list)
     notices: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def did_something(self) -> bool:
+        """Whether anything was written, refused, or failed."""
+        counts = self.inbox
+        read = counts.files_accepted or counts.files_rejected
+        return bool(read or self.errors or any(box.did_something for box in self.boxes.values()))
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; whatever an error said, no secret is in it."""
         value: dict[str, Any] = mask_all(asdict(self))

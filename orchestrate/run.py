@@ -25,7 +25,19 @@ from orchestrate.progress import Progress, Silent
 from orchestrate.receipt import BoxReceipt, Receipt, write_receipt
 from orchestrate.state import BoxState, gather_box, note_after
 from orchestrate.survey import Survey
-from orchestrate.work import Append, Correct, FillLate, Rebuild, Reduce, Remove, Step, fault, may_succeed_later
+from orchestrate.work import (
+    WHOLE,
+    Append,
+    Correct,
+    FillLate,
+    Part,
+    Rebuild,
+    Reduce,
+    Remove,
+    Step,
+    fault,
+    may_succeed_later,
+)
 
 if TYPE_CHECKING:
     import os
@@ -52,6 +64,7 @@ def run(
     look_back: int | None = None,
     progress: Progress | None = None,
     settings: Settings | None = None,
+    part: Part = WHOLE,
 ) -> dict[str, Any]:
     """Make a store complete up to a day.
 
@@ -75,6 +88,8 @@ def run(
         Told what happens.
     settings
         Retries; default: from the environment.
+    part
+        What it is limited to. A part that finds nothing to do leaves no receipt in the store.
 
     Returns
     -------
@@ -95,7 +110,7 @@ def run(
         if client is None:
             client = stack.enter_context(clusters.connect(held.cluster, held.workers))
         stack.enter_context(clusters.active(client))
-        runner = _Runner(opened, last, held, progress or Silent(), clusters.label(client))
+        runner = _Runner(opened, last, held, progress or Silent(), clusters.label(client), part)
         with of_run(runner.work.id):
             return runner.run()
 
@@ -122,8 +137,10 @@ class _BoxResult:
 class _Runner:
     """One run of one store. Boxes share nothing but the store, so that they may be worked on at the same time."""
 
-    def __init__(self, store: Store, until: dt.date, settings: Settings, progress: Progress, label: str) -> None:
-        self.store, self.until, self.settings, self.progress = store, until, settings, progress
+    def __init__(
+        self, store: Store, until: dt.date, settings: Settings, progress: Progress, label: str, part: Part = WHOLE
+    ) -> None:
+        self.store, self.until, self.settings, self.progress, self.part = store, until, settings, progress, part
         self.work: Run = geofield.Run()
         self.crew = Crew(settings.boxes_at_once)
         self._receiving = threading.Lock()
@@ -134,10 +151,13 @@ class _Runner:
     def run(self) -> dict[str, Any]:
         """Do it; the receipt is written whatever happens."""
         try:
-            self._read_inbox()
-            self.survey = self._retrying(self._survey, _BoxResult())
-            self.crew.work(self.survey.box_ids, self._work_on, self._is_busy)
-            self._write_index()
+            if self.part.files != 0:
+                self._read_inbox()
+            if self.part.boxes != ():
+                self.survey = self._retrying(self._survey, _BoxResult())
+                self.crew.work(self.part.boxes or self.survey.box_ids, self._work_on, self._is_busy)
+            if self.part.boxes is None:
+                self._write_index()
         except GeofieldError as error:
             self.receipt.errors.append(fault(None, None, error))
         except (KeyboardInterrupt, SystemExit):
@@ -151,7 +171,9 @@ class _Runner:
 
     def _survey(self) -> Survey:
         held = self.settings
-        return Survey(self.store, self.until, held.look_back, dt.timedelta(hours=held.look_every_h), self.work.id)
+        return Survey(
+            self.store, self.until, held.look_back, dt.timedelta(hours=held.look_every_h), self.work.id, self.part.boxes
+        )
 
     def _is_busy(self, box_id: str) -> bool:
         """Whether another run is at work in a box: others are done first, and it again when it is known to be done."""
@@ -169,6 +191,8 @@ class _Runner:
         with self._receiving:  # a box that is still at work after a second Ctrl-C is told as far as it came
             self.receipt.boxes = dict(sorted(self.receipt.boxes.items()))
             self.receipt.errors.sort(key=lambda one: (one["box"] is not None, one["box"] or ""))
+        if self.part is not WHOLE and not self.receipt.did_something:
+            return
         self._retrying(partial(write_receipt, self.store, self.receipt), _BoxResult())
 
     # --- the inbox -------------------------------------------------------------------------------------------------
@@ -177,7 +201,7 @@ class _Runner:
         report = InboxReport()
         for tries in range(self.settings.retries + 1):
             report.errors.clear()
-            read_inbox(self.store, self.work, report)
+            read_inbox(self.store, self.work, report, self.part.files)
             if not report.errors or tries == self.settings.retries:
                 break
             self._wait(tries, report.errors[0]["message"])
@@ -257,7 +281,7 @@ class _Runner:
     def _rounds(self, box_id: str, result: _BoxResult) -> None:
         """Look, plan, do; and look again when something was tried twice or another writer was at work."""
         state = self._look(box_id, result)
-        if state.progress.is_pending:
+        if state.progress.is_pending and self.part.takes("rebuild"):
             self._rebuild(self._plan(state)[0], result)
             state = self._look(box_id, result)
         end = last_day(state.box, self.until)
@@ -267,11 +291,14 @@ class _Runner:
         )
         for _ in range(_ROUNDS):
             result.is_disturbed = False
-            self._do(self._plan(state), state, result)
+            planned = self._plan(state)
+            steps = [step for step in planned if self.part.takes(step.action)]
+            self._do(steps, state, result)
             if not result.is_disturbed or result.errors or self.crew.stopping.is_set():
                 break
             state = self._look(box_id, result)
-        if not result.errors and not result.is_disturbed and not self.crew.stopping.is_set():
+        is_done = len(steps) == len(planned) and not result.errors and not result.is_disturbed
+        if is_done and not self.crew.stopping.is_set():
             self._write_hint(state, max(end, state.cube.last or end))
 
     def _look(self, box_id: str, result: _BoxResult) -> BoxState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,8 @@ class Survey:
         How long such a comparison holds.
     run_id
         The run that asks: its own marks do not count.
+    only
+        Boxes that are asked for; fields are placed in these alone. None: in all.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class Survey:
         look_back: int = 0,
         look_every: dt.timedelta = dt.timedelta(0),
         run_id: str = "",
+        only: Collection[str] | None = None,
     ) -> None:
         self.store, self.until, self.look_back, self.look_every, self.run_id = (
             store, until, look_back, look_every, run_id,
         )  # fmt: skip
+        self._only = only
         self.now = dt.datetime.now(dt.UTC)
         self.listing = hints.list_progress(store)  # before what it is compared with: a note that is newer is read again
         self.definitions = _etags(store, "boxes")
@@ -192,6 +196,8 @@ class Survey:
     def _readable_boxes(self) -> dict[str, Box]:
         boxes = {}
         for box_id, etag in self.definitions.items():
+            if self._only is not None and box_id not in self._only:
+                continue
             entry = self.index.entries.get(box_id)
             try:
                 if entry is not None and entry.box and entry.note.definition == etag:

@@ -221,6 +221,32 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a run is limited to; by default nothing is left out.
+
+    Attributes
+    ----------
+    boxes
+        Their ids; None: every box.
+    actions
+        Kinds of steps (`append`, `fill_late`, ...); None: all. What is left out stays for another run.
+    files
+        So many files of the inbox, boxes first, then those that came first; None: all; 0: it is not looked at.
+    """
+
+    boxes: tuple[str, ...] | None = None
+    actions: frozenset[str] | None = None
+    files: int | None = None
+
+    def takes(self, action: str) -> bool:
+        """Whether steps of a kind are done."""
+        return self.actions is None or action in self.actions
+
+
+WHOLE = Part()
+
+
 @dataclass
 class InboxCounts:
     """What reading an inbox came to; `rows` are boxes and fields."""
