@@ -22,6 +22,7 @@ from geofield.pipeline.days import DayInputs, day_inputs, touching
 from geofield.pipeline.layers import check_schema, row_values, statistics_of, value_columns
 from geofield.pipeline.run import Run
 from geofield.pipeline.scenes import items_json, merge_orders
+from geofield.pipeline.tasks import annotated, task_key, unique
 from geofield.pipeline.tile import Carry, Outcome, TileDay, TileJob, run_tile_day
 from geofield.recipe.variables import check_recipe
 from geofield.reduce.coverage import Coverage
@@ -201,7 +202,7 @@ def _run_window(
     name: str,
 ) -> tuple[dict[int, list[Outcome]], list[Any], int]:
     """step -> outcomes of its tiles; the forks that were written; how many tasks it took."""
-    grid, box = fields.grid, fields.box
+    grid, box, name = fields.grid, fields.box, unique(name)
     fork = attempt.fork()
     jobs: dict[tuple[int, int], tuple[TileJob, list[TileDay]]] = {}
     for tile in grid.tiles():
@@ -213,12 +214,13 @@ def _run_window(
                 for step, one in enumerate(days, attempt.first_step)
             ],
         )
-    ranks, counted = merge_orders(jobs, days, name)
-    chains = [
-        _chain(job, tile_days, fork, _cover_in(fields.cover, job), ranks, f"{box.id}", tile, name)
-        for tile, (job, tile_days) in jobs.items()
-    ]
-    chains = [chain for chain in chains if chain is not None]
+    with annotated("append", box.id, name):
+        ranks, counted = merge_orders(jobs, days, name)
+        every = [
+            _chain(job, tile_days, fork, _cover_in(fields.cover, job), ranks, tile, name)
+            for tile, (job, tile_days) in jobs.items()
+        ]
+    chains = [chain for chain in every if chain is not None]
     carries: list[Carry]
     carries, extra = compute(chains, counted)
     outcomes: dict[int, list[Outcome]] = {}
@@ -248,7 +250,6 @@ def _chain(
     fork: Fork,
     cover: Coverage | None,
     ranks: Mapping[dt.date, Delayed],
-    box_id: str,
     tile: tuple[int, int],
     name: str,
 ) -> Delayed | None:
@@ -256,7 +257,9 @@ def _chain(
     work = [day for day in days if day.acquired or cover is not None]
     where = f"tile {tile[0]},{tile[1]}"
     carry: Any = fork
-    shared = delayed(cover, pure=False, name=f"weights {box_id} {where} {name}") if cover is not None else None
+    shared = None
+    if cover is not None:
+        shared = delayed(cover, pure=False, name=task_key("weights", job.box.id, None, where, name))
     for day in work:
         carry = delayed(run_tile_day, pure=False)(
             job,
@@ -265,7 +268,7 @@ def _chain(
             shared,
             ranks.get(day.date),
             day is work[-1],
-            dask_key_name=f"append {box_id} {day.date} {where} {name}",
+            dask_key_name=task_key("append", job.box.id, day.date, where, name),
         )
     return carry if work else None
 

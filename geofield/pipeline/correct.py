@@ -32,6 +32,7 @@ from geofield.pipeline.late import refresh_rows
 from geofield.pipeline.layers import check_schema
 from geofield.pipeline.run import Run
 from geofield.pipeline.scenes import items_json, merge_orders, remembered_counts
+from geofield.pipeline.tasks import annotated, task_key, unique
 from geofield.pipeline.tile import Counts, TileDay, TileJob, advanced, load_states, merged, observe_day
 from geofield.recipe.digest import recipe_digest, tile_digest
 from geofield.recipe.state import State
@@ -219,6 +220,7 @@ def _run_chains(
     name: str,
 ) -> tuple[list[_Carry], int, list[tuple[Counts, int, int]]]:
     grid, box = fields.grid, fields.box
+    name = unique(name)
     fork = attempt.fork()
     jobs: dict[tuple[int, int], tuple[TileJob, list[TileDay]]] = {}
     for tile in grid.tiles():
@@ -237,16 +239,17 @@ def _run_chains(
         day.date: remembered_counts(items, day.acquisitions) for day, items in zip(comparison.days, stored, strict=True)
     }
     again = [day if comparison.reread[number].any() else _without(day) for number, day in enumerate(comparison.days)]
-    orders, counted = merge_orders(jobs, again, name, known)
     chains = []
-    for tile, (job, tile_days) in jobs.items():
-        work = [
-            _Day(day, bool(comparison.reread[number, *tile]), bool(head.acquired[day.step]))
-            for number, day in enumerate(tile_days)
-            if comparison.changed[number, *tile]
-        ]
-        if work:
-            chains.append(_chain(job, work, fork, orders, tile, name))
+    with annotated("correct", box.id, name):
+        orders, counted = merge_orders(jobs, again, name, known)
+        for tile, (job, tile_days) in jobs.items():
+            work = [
+                _Day(day, bool(comparison.reread[number, *tile]), bool(head.acquired[day.step]))
+                for number, day in enumerate(tile_days)
+                if comparison.changed[number, *tile]
+            ]
+            if work:
+                chains.append(_chain(job, work, fork, orders, tile, name))
     carries, parts = compute(chains, counted)
     extra = [part for day in parts for part in day]
     return carries, sum(len(comparison.changed[:, *tile].nonzero()[0]) for tile in jobs) + len(extra), extra
@@ -271,7 +274,7 @@ def _chain(
 ) -> Any:
     carry: Any = fork
     for day in work:
-        key = f"correct {job.box.id} {day.tile.date} tile {tile[0]},{tile[1]} {name}"
+        key = task_key("correct", job.box.id, day.tile.date, f"tile {tile[0]},{tile[1]}", name)
         carry = delayed(correct_tile_day, pure=False)(
             job, day, carry, orders.get(day.tile.date), day is work[-1], dask_key_name=key
         )

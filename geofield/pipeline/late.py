@@ -24,6 +24,7 @@ from geofield.pipeline.boxfields import BoxFields
 from geofield.pipeline.layers import check_schema, row_values, value_columns
 from geofield.pipeline.run import Run
 from geofield.pipeline.stored import StoredPart, day_batches, field_groups, joined, reduce_stored
+from geofield.pipeline.tasks import annotated, task_key, unique
 from geofield.results.rows import Numbers, Results, build_rows, row_schema
 
 _FEW = 4  # pieces of work that are cheaper to do here than to send to a scheduler
@@ -115,7 +116,7 @@ def computed_rows(fields: BoxFields, cube: Cube, head: Head) -> pa.Table:
     digests = read_digests(cube.group(head.snapshot))
     tables = [
         _rows(fields.take(numbers), dates, head.acquired, part, digests)
-        for numbers, part in _parts(fields, steps, head, cube)
+        for numbers, part in _parts(fields, steps, head, cube, "reduce", Run())
     ]
     return pa.concat_tables(tables) if tables else row_schema(value_columns(fields.box)).empty_table()
 
@@ -192,7 +193,7 @@ def _fill(
     tile_digests = read_digests(cube.group(head.snapshot), steps)
     tables: list[pa.Table] = []
     report = LateReport()
-    for numbers, part in _parts(fields, steps, head, cube):
+    for numbers, part in _parts(fields, steps, head, cube, kind, run):
         group = fields.take(numbers)
         rows = _rows(group, dates, head.acquired[steps], part, tile_digests)
         tables.append(rows)
@@ -229,7 +230,7 @@ def _rows(
 
 
 def _parts(
-    fields: BoxFields, steps: slice, head: Head, cube: Cube
+    fields: BoxFields, steps: slice, head: Head, cube: Cube, kind: str, run: Run
 ) -> Iterator[tuple[npt.NDArray[np.int64], StoredPart]]:
     """Fields with their values: here while it is little work, on Dask's active scheduler when it is much."""
     work = []
@@ -241,8 +242,19 @@ def _parts(
             yield numbers, joined([reduce_stored(cube, head, days, fields.box, cover) for days in batches])
         return
     tasks = []
-    for _, cover, batches in work:
-        shared = delayed(cover, pure=False)
-        tasks.append([delayed(reduce_stored, pure=False)(cube, head, days, fields.box, shared) for days in batches])
+    box, attempt = fields.box, unique(run.id)
+    with annotated(kind, box.id, run.id):
+        for group, (_, cover, batches) in enumerate(work):
+            where = f"fields {group + 1} of {len(work)}"
+            shared = delayed(cover, pure=False, name=task_key("weights", box.id, None, where, attempt))
+            tasks.append(
+                [
+                    delayed(reduce_stored, pure=False)(
+                        cube, head, days, box, shared,
+                        dask_key_name=task_key(kind, box.id, to_date(head.days[days.start]), where, attempt),
+                    )
+                    for days in batches
+                ]
+            )  # fmt: skip
     for (numbers, _, _), parts in zip(work, compute(*tasks), strict=True):
         yield numbers, joined(parts)

@@ -11,6 +11,7 @@ from typing import Any
 from dask.delayed import Delayed, delayed
 
 from geofield.pipeline.days import DayInputs
+from geofield.pipeline.tasks import task_key
 from geofield.pipeline.tile import Counts, TileDay, TileJob, count_tile, rank
 from geofield.source.protocol import Acquisition
 
@@ -35,19 +36,20 @@ def merge_orders(
     """
     orders: dict[dt.date, Delayed] = {}
     counted: list[list[Delayed]] = []
+    box_id = next((job.box.id for job, _ in jobs.values()), "")
     for number, one in enumerate(days):
         if len(one.acquisitions) < 2:
             continue
         remembered = (known or {}).get(one.date, {})
         parts = [
             delayed(count_tile, pure=False)(
-                job, part, dask_key_name=f"count {job.box.id} {one.date} tile {tile[0]},{tile[1]} {name}"
+                job, part, dask_key_name=task_key("count", job.box.id, one.date, f"tile {tile[0]},{tile[1]}", name)
             )
             for tile, (job, tile_days) in jobs.items()
             if (part := _unknown(tile_days[number], remembered)).acquisitions
         ]
         orders[one.date] = delayed(rank, pure=False)(
-            one.acquisitions, parts, remembered, dask_key_name=f"rank {one.date} {name}"
+            one.acquisitions, parts, remembered, dask_key_name=task_key("rank", box_id, one.date, "", name)
         )
         counted.append(parts)
     return orders, counted

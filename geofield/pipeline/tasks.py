@@ -1,0 +1,36 @@
+"""What Dask's tasks are called: on its dashboard they are grouped and coloured by kind, and each says what it is at."""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+from contextlib import AbstractContextManager
+
+from dask.base import annotate
+
+
+def task_key(kind: str, box_id: str, day: dt.date | None, place: str, attempt: str) -> str:
+    """Such as `append-(tomaj 2016-04-01 tile 3,2) 20260401T052114Z-9f3c5a1e-b70d21`.
+
+    Dask takes for the kind of a task what stands before the first part that is no word, so it begins with a bracket.
+
+    Parameters
+    ----------
+    day
+        None for what belongs to several days.
+    attempt
+        From `unique`.
+    """
+    what = " ".join(str(part) for part in (box_id, day, place) if part)
+    return f"{kind}-({what}) {attempt}"
+
+
+def unique(name: str) -> str:
+    """A name for one call of Dask: a cluster that still knows a task of that key would not compute it again."""
+    return f"{name}-{secrets.token_hex(3)}"
+
+
+def annotated(kind: str, box_id: str, run: str) -> AbstractContextManager[None]:
+    """What is built meanwhile carries annotations, for plugins of Dask's scheduler and its logs."""
+    annotations: AbstractContextManager[None] = annotate(geofield={"kind": kind, "box": box_id, "run": run})
+    return annotations
