@@ -90,7 +90,7 @@ def fill_cube(store: geofield.Store, shards: Sequence[Shards], days: int, revisi
     """Publish days whose shards are those of the scenes, again and again."""
     cube, grid = store.cube("b"), store.box("b").resolved
     acquired = [day % revisit == 0 for day in range(days)]
-    attempt = Attempt(cube, "benchmark", cube.head().snapshot)
+    attempt = Attempt(cube, cube.head().snapshot)
     digests = [np.full(grid.tiles_shape, day + 1, np.uint64) for day in range(days)]
     attempt.grow([NewDay(to_day(START) + day, acquired[day], digests[day]) for day in range(days)])
     fork = attempt.fork()

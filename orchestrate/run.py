@@ -226,7 +226,6 @@ class _Runner:
             self.receipt.boxes[box_id] = result.receipt  # now, so that a run that is stopped tells what it did
         try:
             if not self._is_quiet(box_id, result):
-                self._sweep(box_id)
                 with self._marked(box_id):
                     self._rounds(box_id, result)
         except Exception as error:
@@ -269,14 +268,6 @@ class _Runner:
             hints.drop_marks(self.store, box_id, self.work.id, dt.datetime.now(dt.UTC))
         except GeofieldError as error:
             self.progress.say(f"box {box_id}: that it is done was not noted, which harms nothing: {error}")
-
-    def _sweep(self, box_id: str) -> None:
-        """Remove the branches of attempts that died long ago. They harm nobody, so nothing is lost where it fails."""
-        from geofield.pipeline import sweep
-
-        with contextlib.suppress(GeofieldError, ValueError):
-            for name in sweep(self.store.cube(box_id)):
-                self.progress.say(f"box {box_id}: {name} was left behind by a run that died; removed")
 
     def _rounds(self, box_id: str, result: _BoxResult) -> None:
         """Look, plan, do; and look again when something was tried twice or another writer was at work."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from geofield import Store
-from geofield.cube import upkeep
 from orchestrate import run
 from orchestrate.cli import main
 from orchestrate.config import Settings
@@ -53,20 +50,11 @@ def test_verify_fails_until_it_is_repaired(store: Store, capsys: pytest.CaptureF
 
 
 def test_verify_takes_an_age_in_hours(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    store.cube("b").repository.create_branch("attempt-x", store.cube("b").tip())
+    store.cube("b").repository.create_branch("rebuild-x", store.cube("b").tip())
     call(capsys, 0, "verify", store.url)
     assert "I7" in call(capsys, 1, "verify", store.url, "--older-than", 0)
     assert "repaired" in call(capsys, 0, "verify", store.url, "--older-than", "0", "--repair")
     call(capsys, 2, "verify", store.url, "--older-than", "-1")
-
-
-def test_a_run_sweeps_what_died_long_ago(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.cube("b").repository.create_branch("attempt-x", store.cube("b").tip())
-    run(store, day(5), settings=Settings(retry_wait_s=0))
-    assert set(store.cube("b").repository.list_branches()) == {"main", "attempt-x"}
-    monkeypatch.setattr("geofield.pipeline.sweep", partial(upkeep.sweep, older_than=dt.timedelta(0)))
-    run(store, day(6), settings=Settings(retry_wait_s=0))
-    assert set(store.cube("b").repository.list_branches()) == {"main"}
 
 
 def test_history_of_a_box(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

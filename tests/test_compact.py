@@ -182,7 +182,7 @@ def test_a_whole_store_is_compacted_and_stays_right(tmp_path: object) -> None:
     for number in range(4):
         store.registry.accept(field_rows(**{f"n{number}": SHAPES["last"].buffer(number)}), f"{number}.geojson", {})
     assert all(one.repaired for one in verify(store.location, repair=True))
-    abandoned(store, "20250401T000000Z-0123abcd-x")  # type: ignore[arg-type]
+    abandoned(store)  # type: ignore[arg-type]
     rows, versions = store.rows(), store.registry.versions()
     done = compact(store.location, ["b", "none"], LATER, keep=NOW, older_than=NOW)
     assert [one.key for one in done] == ["fields", "rows/b", "cubes/b", "rows/none", "cubes/none"]

@@ -198,7 +198,6 @@ def dying(call: int, after: bool) -> Iterator[None]:
     lock = threading.Lock()
     left = [call]
     dead = threading.Event()
-    abandon = Attempt.abandon
 
     def mortal(step: str, real: Any) -> Any:
         def call(*args: Any, **named: Any) -> Any:
@@ -219,7 +218,6 @@ def dying(call: int, after: bool) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for step, (owner, name) in STEPS.items():
             patch.setattr(owner, name, mortal(step, getattr(owner, name)))
-        patch.setattr(Attempt, "abandon", lambda self: None if dead.is_set() else abandon(self))
         yield
 
 

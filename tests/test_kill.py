@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import filelock
 import pytest
 
-from geofield.cube.upkeep import sweep
+from geofield.cube.upkeep import Freed, collect, garbage
 from geofield.store import Location
 from tests.support.children import Child, Watch, can_watch
 from tests.support.soak import some
@@ -69,9 +69,9 @@ def _check_nothing_is_held(url: str) -> None:
         for path in Path(url, ".locks").glob("*.lock"):
             with filelock.FileLock(path, timeout=0):
                 pass
-    sweep(work.cube, dt.timedelta(0))
-    left = [name for name in work.cube.repository.list_branches() if name.startswith("attempt-")]
-    assert left == []
+    assert list(work.cube.repository.list_branches()) == ["main"]
+    collect(work.cube, dt.timedelta(0))
+    assert garbage(work.cube, dt.timedelta(0)) == Freed()
 
 
 @pytest.fixture

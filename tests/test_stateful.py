@@ -49,7 +49,6 @@ STEPS: list[tuple[Any, str]] = [
     (Attempt, "write"),
     (Attempt, "amend"),
     (Attempt, "publish"),
-    (Attempt, "abandon"),
     (Results, "commit"),
     (Table, "commit"),
 ]

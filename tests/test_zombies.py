@@ -37,7 +37,7 @@ LATER = {**CORRECTED, 2: 3, 4: 2}
 EVERYBODY = {**FIELDS, **LATE}
 
 ROWS = ("rows", "look", "commit")
-PUBLISHING = ("publish", "swap", "abandon")
+PUBLISHING = ("publish", "swap")
 # what the stopped process does -> the steps at which it stops
 WORK: dict[str, tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...]]] = {
     "append": (race_to_append, (4, 6, SCENES), ("grow", "write", *PUBLISHING, *ROWS)),

@@ -1,13 +1,13 @@
-"""An attempt: some days built beside `main` and published by one compare-and-swap.
+"""An attempt: some days built beside the present and published by one compare-and-swap.
 
-States of an attempt: absent; begun (a branch that points to where it began: nothing but a name by which it can be swept
-away); written (one snapshot with everything, which no branch points to); published (`main` points to it, the branch is
-gone). Readers of `main` see only the first and the last, and so does everybody who asks for the past: no snapshot holds
-days without their pixels.
+States of an attempt: begun (nothing is stored); written (one snapshot with everything, which no name points to);
+published (`main` points to it). Readers of `main` see only the last, and so does everybody who asks for the past: no
+snapshot holds days without their pixels. What an attempt leaves that is never published is garbage, and whoever
+collects it moves `main` first (see `upkeep`): an attempt that began before can no longer be published.
 
 Arrays are grown in the session that is written through, never in a commit of its own. An Icechunk session with changes
-cannot be forked; a fork can be changed and then pickled, so the same growth is repeated in the fork that tasks of other
-processes get. Merging them brings the growth back as often as there are forks, always the same.
+cannot be forked, so a fork is taken before, and the same growth is repeated in the copies that tasks of other processes
+get. Merging them brings the growth back as often as there are forks, always the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import json
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -28,10 +27,7 @@ import zarr
 
 from geofield.cube.cube import Cube, array_of, swap, to_date
 from geofield.cube.schema import Schema
-from geofield.cube.together import together
 from geofield.errors import LostRaceError, MissingDaysError, unanswered
-
-PREFIX = "attempt-"
 
 
 @dataclass(frozen=True)
@@ -84,18 +80,16 @@ class Attempt:
     ----------
     cube
         The cube that is to grow.
-    name
-        Unique among all attempts, without `/`; the run's id and a number do.
     base
-        Snapshot that it is built on; the attempt is published only while `main` still points there.
+        Snapshot that it is built on; the attempt is published only while the cube's branch still points there.
     """
 
-    def __init__(self, cube: Cube, name: str, base: str) -> None:
+    def __init__(self, cube: Cube, base: str) -> None:
         self.cube = cube
         self.base = base
-        self.branch = f"{PREFIX}{name}"
         self.first_step = -1
         self._session: icechunk.Session | None = None
+        self._fork: icechunk.ForkSession | None = None
         self._days: Sequence[NewDay] = ()
 
     def grow(self, days: Sequence[NewDay]) -> None:
@@ -107,37 +101,31 @@ class Attempt:
             The first day does not follow the last one of the cube.
         """
         self._days = tuple(days)
-        self._branch_off()
+        self.begin()
 
     def begin(self) -> None:
-        """Branch off, without growing: days that are there are to be amended."""
-        self._branch_off()
-
-    def _branch_off(self) -> None:
-        with _translated(f"begin attempt {self.branch}"):
-            branch = partial(self.cube.repository.create_branch, self.branch, self.base)
-            work: dict[str, Callable[[], object]] = {"branch": branch, "session": self._begin_session}
-            together(work)  # the branch is a name that nothing waits for
-
-    def _begin_session(self) -> None:
-        session = self.cube.repository.writable_session(self.cube.branch)
-        if session.snapshot_id != self.base:
-            raise LostRaceError(f"Another writer published box {self.cube.box_id} first.")
-        if self._days:
-            group = zarr.open_group(session.store, mode="r+")
-            present = np.asarray(array_of(group, "time"), dtype=np.int64)
-            _check_order(self.cube.box_id, present, [day.day for day in self._days])
-            self.first_step = len(present)
-            _grow(group, self._days, self.cube.schema)
-        self._session = session
+        """Begin, without growing: days that are there are to be amended."""
+        with _translated(f"begin to write to the cube of box {self.cube.box_id!r}"):
+            session = self.cube.repository.writable_session(self.cube.branch)
+            if session.snapshot_id != self.base:
+                raise LostRaceError(f"Another writer published box {self.cube.box_id} first.")
+            self._fork = session.fork()
+            if self._days:
+                group = zarr.open_group(session.store, mode="r+")
+                present = np.asarray(array_of(group, "time"), dtype=np.int64)
+                _check_order(self.cube.box_id, present, [day.day for day in self._days])
+                self.first_step = len(present)
+                _grow(group, self._days, self.cube.schema)
+            self._session = session
 
     def fork(self) -> Fork:
         """What every task gets; see `load_fork`."""
         return Fork(self._open(), self._pickled_fork)
 
     def _pickled_fork(self) -> bytes:
-        with _translated(f"fork attempt {self.branch}"):
-            fork = self.cube.repository.writable_session(self.branch).fork()
+        assert self._fork is not None, "begin() comes first"
+        with _translated(f"hand out the cube of box {self.cube.box_id!r}"):
+            fork = pickle.loads(pickle.dumps(self._fork))
             if self._days:
                 _grow(zarr.open_group(fork.store, mode="r+"), self._days, self.cube.schema)
             return pickle.dumps(fork)
@@ -150,7 +138,7 @@ class Attempt:
         metadata: Mapping[str, Any],
     ) -> str:
         """Make a snapshot of the forks' shards and the days' items; its id."""
-        with _translated(f"write attempt {self.branch}"):
+        with _translated(f"write to the cube of box {self.cube.box_id!r}"):
             session = self._merged(forks)
             group = zarr.open_group(session.store, mode="r+")
             array_of(group, "items")[self.first_step : self.first_step + len(items)] = np.array(items, dtype=object)
@@ -165,7 +153,7 @@ class Attempt:
         metadata: Mapping[str, Any],
     ) -> str:
         """Make a snapshot of the forks' shards and what is said of the days from `first_step` on; its id."""
-        with _translated(f"write attempt {self.branch}"):
+        with _translated(f"write to the cube of box {self.cube.box_id!r}"):
             session = self._merged(forks)
             group = zarr.open_group(session.store, mode="r+")
             steps = slice(first_step, first_step + len(days))
@@ -177,8 +165,7 @@ class Attempt:
     def _merged(self, forks: Iterable[icechunk.Session]) -> icechunk.Session:
         session = self._open()
         others = [fork for fork in forks if isinstance(fork, icechunk.ForkSession) and fork.has_uncommitted_changes]
-        if others:
-            session.merge(*others)
+        session.merge(*others)  # of none too: a session that was forked asks for it
         return session
 
     def publish(self, snapshot: str) -> None:
@@ -187,30 +174,12 @@ class Attempt:
         Raises
         ------
         LostRaceError
-            `main` is no longer where the attempt began, or the attempt was swept away as a dead one.
+            The cube is no longer where the attempt began.
         """
-        try:
-            self._check_alive()
-            swap(self.cube, snapshot, self.base)
-        finally:
-            self.abandon()
-
-    def _check_alive(self) -> None:
-        # what a swept attempt wrote may be collected as garbage at any moment: it must not become the present
-        try:
-            alive = self.cube.repository.lookup_branch(self.branch) == self.base
-        except icechunk.IcechunkError:
-            alive = False
-        if not alive:
-            raise LostRaceError(f"The attempt {self.branch} took so long that it was swept away as a dead one.")
-
-    def abandon(self) -> None:
-        """Remove the branch; what nobody can see is freed by the garbage collection."""
-        with contextlib.suppress(icechunk.IcechunkError):
-            self.cube.repository.delete_branch(self.branch)
+        swap(self.cube, snapshot, self.base)
 
     def _open(self) -> icechunk.Session:
-        assert self._session is not None, "grow() comes first"
+        assert self._session is not None, "begin() comes first"
         return self._session
 
 

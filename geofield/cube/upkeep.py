@@ -1,42 +1,36 @@
-"""Clearing away what nobody can see: branches of attempts that died, and objects that nothing refers to.
+"""Clearing away what nobody can see: objects that nothing refers to, and branches that nobody asks for any more.
 
-There is no lease and nobody is asked: an attempt counts as dead when nothing has happened on its branch for long. To be
-wrong about that costs time, never a day: a writer whose branch is gone cannot publish, learns it, and starts over.
+Garbage is what no branch and no tag leads to: what attempts left that lost or died. An attempt that is at work has no
+name, so two things keep its objects. They are younger than the bound; and where they are not, because its process was
+stopped for long, it must not be published any more: before anything is removed, every branch is moved by a snapshot
+that says so, and whoever began before loses the compare-and-swap, looks again and starts over. No clock and no lease is
+in that: the bound decides what is wasted, never what is lost.
 
-Published snapshots are never expired, so the past of a cube stays readable. Garbage is what no branch and no tag leads
-to. An attempt that runs meanwhile is safe: its shards are younger than the bound; and one that is older than the bound
-has lost its branch first, so that it can no longer publish what the collection takes away.
+Published snapshots are never expired, so the past of a cube stays readable.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import icechunk
+import zarr
 
-from geofield.cube.attempt import PREFIX
-from geofield.cube.cube import Cube
-from geofield.errors import ConfigurationError, StoreUnavailableError
+from geofield.cube.cube import Cube, swap
+from geofield.errors import ConfigurationError, LostRaceError, StoreUnavailableError
 
 DEAD_AFTER = dt.timedelta(hours=24)
 """An attempt is a few days of one box: minutes, seldom hours. One as old as this is dead."""
 
-_STARTED = re.compile(r"(\d{8}T\d{6}Z)-")  # an attempt is named after its run, and a run after when it began
+_COUNTED = ("chunks", "manifests", "snapshots", "attributes", "transaction_logs")
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A branch beside the present.
-
-    Attributes
-    ----------
-    active
-        When something last happened there, as far as it can be told (UTC).
-    """
+    """A branch beside the present; `active` is when its last snapshot was written (UTC)."""
 
     name: str
     snapshot: str
@@ -45,14 +39,13 @@ class Beside:
 
 @dataclass(frozen=True)
 class Freed:
-    """What a collection removed."""
+    """What a collection removed, or would remove."""
 
-    branches: tuple[str, ...] = ()
     objects: int = 0
     bytes: int = 0
 
 
-def branches(cube: Cube, prefix: str = PREFIX) -> list[Beside]:
+def branches(cube: Cube, prefix: str) -> list[Beside]:
     """The branches whose names begin so, oldest first."""
     found = []
     with _reading(cube):
@@ -60,23 +53,10 @@ def branches(cube: Cube, prefix: str = PREFIX) -> list[Beside]:
     for name in names:
         try:
             tip = cube.repository.lookup_branch(name)
-            written = cube.repository.lookup_snapshot(tip).written_at
+            found.append(Beside(name, tip, cube.repository.lookup_snapshot(tip).written_at))
         except icechunk.IcechunkError:  # gone since the branches were listed: its writer was done
             continue
-        # a branch without a commit of its own points to the present, which may be old: the run's start is younger
-        found.append(Beside(name, tip, max(written, _started(name.removeprefix(prefix)) or written)))
     return sorted(found, key=lambda one: (one.active, one.name))
-
-
-def dead_attempts(cube: Cube, older_than: dt.timedelta = DEAD_AFTER) -> list[Beside]:
-    """The attempts on which nothing has happened for that long."""
-    before = _before(older_than)
-    return [one for one in branches(cube) if one.active < before]
-
-
-def sweep(cube: Cube, older_than: dt.timedelta = DEAD_AFTER) -> list[str]:
-    """Remove the branches of dead attempts; their names. Reads and writes nothing else."""
-    return remove_branches(cube, [one.name for one in dead_attempts(cube, older_than)])
 
 
 def remove_branches(cube: Cube, names: Collection[str]) -> list[str]:
@@ -91,43 +71,59 @@ def remove_branches(cube: Cube, names: Collection[str]) -> list[str]:
     return removed
 
 
+def garbage(cube: Cube, older_than: dt.timedelta = DEAD_AFTER) -> Freed:
+    """What `collect` would remove; changes nothing."""
+    return _collected(cube, _before(older_than), dry_run=True)
+
+
 def collect(cube: Cube, keep: dt.timedelta = DEAD_AFTER) -> Freed:
-    """Sweep, then remove the objects that nothing refers to.
+    """Remove the objects that nothing refers to.
 
     Parameters
     ----------
     keep
-        Objects younger than this stay: they may belong to an attempt that has yet to commit them. Zero only where
-        nobody writes.
+        Objects younger than this stay: they may belong to an attempt that is at work. Zero only where nobody writes.
 
     Raises
     ------
     StoreUnavailableError
         The store did not answer. What was removed was garbage; call again.
     """
-    swept = sweep(cube, keep)
+    before = _before(keep)
+    if not _collected(cube, before, dry_run=True).objects:
+        return Freed()
     with _reading(cube):
-        summary = cube.repository.garbage_collect(_before(keep))
-    counted = ("chunks", "manifests", "snapshots", "attributes", "transaction_logs")
-    objects = sum(int(getattr(summary, f"{name}_deleted")) for name in counted)
-    return Freed(tuple(swept), objects, int(summary.bytes_deleted))
+        names = list(cube.repository.list_branches())
+    for name in names:
+        _shut_out(Cube(cube.location, cube.box_id, name))
+    return _collected(cube, before, dry_run=False)
+
+
+def _shut_out(cube: Cube) -> None:
+    """Move a branch, so that no attempt that began before can be published on it."""
+    with _reading(cube):
+        session = cube.repository.writable_session(cube.branch)
+        base = session.snapshot_id
+        try:
+            group = zarr.open_group(session.store, mode="r+")
+        except FileNotFoundError:  # a cube that is yet to be made: nobody can write days to it
+            return
+        group.attrs["collected_after"] = base  # a snapshot needs a change, and this one is new each time
+        snapshot = session.flush("collect garbage", metadata={"kind": "collect"})
+    with contextlib.suppress(LostRaceError):  # somebody else has moved it meanwhile, which does as well
+        swap(cube, snapshot, base)
+
+
+def _collected(cube: Cube, before: dt.datetime, *, dry_run: bool) -> Freed:
+    with _reading(cube):
+        summary = cube.repository.garbage_collect(before, dry_run=dry_run)
+    return Freed(sum(int(getattr(summary, f"{name}_deleted")) for name in _COUNTED), int(summary.bytes_deleted))
 
 
 def _before(age: dt.timedelta) -> dt.datetime:
     if age < dt.timedelta(0):
         raise ConfigurationError(f"An age is positive; got {age}.")
     return dt.datetime.now(dt.UTC) - age
-
-
-def _started(name: str) -> dt.datetime | None:
-    """When the run that an attempt is named after began; None for a name that does not say it."""
-    found = _STARTED.match(name)
-    if found is None:
-        return None
-    try:
-        return dt.datetime.strptime(found[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.UTC)
-    except ValueError:
-        return None
 
 
 @contextlib.contextmanager

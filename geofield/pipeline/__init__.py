@@ -4,7 +4,6 @@
 `fill_late_fields` gives late fields their past; the last two have no source to read from.
 """
 
-from geofield.cube.upkeep import sweep
 from geofield.pipeline.append import AppendReport, append_day, append_days
 from geofield.pipeline.boxfields import BoxFields, box_fields
 from geofield.pipeline.compact import compact
@@ -53,6 +52,5 @@ __all__ = [
     "reduce_days",
     "refresh_rows",
     "rows_history",
-    "sweep",
     "verify",
 ]

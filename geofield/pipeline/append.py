@@ -159,20 +159,15 @@ def _append_window(
     days = day_inputs(fields.box, fields.grid, source, dates, before)
     active = np.flatnonzero(fields.active(dates).any(axis=0))
     chosen = fields.take(active)
-    attempt = Attempt(cube, name, head.snapshot)
-    try:
-        attempt.grow([NewDay(one.day, one.acquired, one.digests) for one in days])
-        outcomes, forks, tasks = _run_window(attempt, days, source, chosen, cube, head, name)
-        items = [
-            items_json(one.acquisitions, [found.counts for found in outcomes.get(step, [])])
-            for step, one in enumerate(days, attempt.first_step)
-        ]
-        message = f"append {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "")
-        snapshot = attempt.write(forks, items, message, run.metadata("append", dates))
-    except BaseException:
-        attempt.abandon()
-        raise
-    attempt.publish(snapshot)
+    attempt = Attempt(cube, head.snapshot)
+    attempt.grow([NewDay(one.day, one.acquired, one.digests) for one in days])
+    outcomes, forks, tasks = _run_window(attempt, days, source, chosen, cube, head, name)
+    items = [
+        items_json(one.acquisitions, [found.counts for found in outcomes.get(step, [])])
+        for step, one in enumerate(days, attempt.first_step)
+    ]
+    message = f"append {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "")
+    attempt.publish(attempt.write(forks, items, message, run.metadata("append", dates)))
     rows = _rows(days, outcomes, attempt.first_step, chosen)
     every = [outcome for found in outcomes.values() for outcome in found]
     report = AppendReport(

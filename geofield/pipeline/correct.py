@@ -169,19 +169,14 @@ def _amend(
     some = np.flatnonzero(comparison.changed.any(axis=(1, 2)))
     days = comparison.days[some[0] :]
     first = comparison.first + int(some[0])
-    attempt = Attempt(cube, name, head.snapshot)
-    try:
-        attempt.begin()
-        carries, tasks, extra = _run_chains(attempt, comparison, int(some[0]), source, fields, cube, head, name)
-        amendments = _amendments(comparison, int(some[0]), carries, cube, head)
-        dates = [day.date for day in days]
-        message = f"correct {dates[0]} to {dates[-1]}"
-        metadata = {**run.metadata("correct", dates), "amended": [str(comparison.days[i].date) for i in some]}
-        snapshot = attempt.amend([carry.fork for carry in carries], first, amendments, message, metadata)
-    except BaseException:
-        attempt.abandon()
-        raise
-    attempt.publish(snapshot)
+    attempt = Attempt(cube, head.snapshot)
+    attempt.begin()
+    carries, tasks, extra = _run_chains(attempt, comparison, int(some[0]), source, fields, cube, head, name)
+    amendments = _amendments(comparison, int(some[0]), carries, cube, head)
+    dates = [day.date for day in days]
+    message = f"correct {dates[0]} to {dates[-1]}"
+    metadata = {**run.metadata("correct", dates), "amended": [str(comparison.days[i].date) for i in some]}
+    attempt.publish(attempt.amend([carry.fork for carry in carries], first, amendments, message, metadata))
     rows = refresh_rows(fields, cube, results, run, "correct")
     return CorrectionReport(
         days_amended=len(some),

@@ -83,7 +83,6 @@ STEPS: dict[str, tuple[Any, str]] = {
     "amend": (attempt.Attempt, "amend"),
     "publish": (attempt.Attempt, "publish"),
     "swap": (attempt, "swap"),
-    "abandon": (attempt.Attempt, "abandon"),
     "rows": (Results, "commit"),
     "look": (Table, "open"),
     "commit": (Table, "commit"),

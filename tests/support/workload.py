@@ -205,7 +205,7 @@ def _four_days_of_one_file_each(work: Work) -> None:
     for number in range(1, 5):
         extend(work, number, number, SCENES)
     # what an attempt that died leaves
-    attempt = Attempt(work.cube, "dead", work.cube.tip())
+    attempt = Attempt(work.cube, work.cube.tip())
     attempt.grow([NewDay(to_day(day(5)), False, read_digests(work.cube.group(), slice(-1, None))[0])])
     attempt.write([], ["[]"], "never published", {})
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from geofield.boxes import Box, check_box_id
 from geofield.cube.cube import Cube
-from geofield.cube.upkeep import DEAD_AFTER, Beside, branches, collect, dead_attempts, remove_branches
-from geofield.errors import BoxError, NotFoundError, UnsafeStoreError
+from geofield.cube.upkeep import DEAD_AFTER, branches, collect, garbage, remove_branches
+from geofield.errors import BoxError, NotFoundError, StoreUnavailableError, UnsafeStoreError
 from geofield.filesystem import ALLOW_OPTION, check_filesystem, temporary_files
 from geofield.pipeline.layers import cube_schema
 from geofield.pipeline.rebuild import PREFIX as REBUILD
@@ -27,7 +27,7 @@ from geofield.registry import FieldRegistry
 from geofield.results.rows import Results
 from geofield.store import Location
 
-_CLEAR = "Nobody sees it. The next run sweeps it, `geofield verify --repair` does now."
+_CLEAR = "Nobody sees it. `geofield verify --repair` removes it."
 
 
 def verify(
@@ -41,8 +41,8 @@ def verify(
         Of a store.
     repair
         Complete what a crash left: rows are written from the cube where they are missing, not current, doubled or too
-        many; branches of dead attempts go, then the garbage of their cubes, and temporary files. What is published and
-        right is never touched, and what a crash cannot have done is only told.
+        many; rebuilds that nobody asks for go, what attempts that died or lost left in the cubes, and temporary files.
+        What is published and right is never touched, and what a crash cannot have done is only told.
     deep
         Every shard is read and every number computed again, where otherwise a few are.
     older_than
@@ -118,7 +118,7 @@ class _Checking:
         if missing and not all(one.repaired for one in missing):
             return missing
         findings, parts = check_cube(self.box, self.cube, self._pending())
-        left = self._check_branches(repair=repair)
+        left = list(self._check_left(repair=repair))
         if parts is None:
             return [*missing, *findings, *left]
         shards = list(check_shards(self.box, self.cube, parts))
@@ -168,25 +168,30 @@ class _Checking:
         where = self.box, self.cube, self.results, self.registry
         return check_rows(*where, compare=self.is_whole, deep=self.deep)
 
-    def _check_branches(self, *, repair: bool) -> list[Finding]:
-        """Attempts, and rebuilds that nobody asks for any more (I7)."""
-        findings = []
-        names = [one.name for one in (*dead_attempts(self.cube, self.older_than), *self._dead_rebuilds())]
+    def _check_left(self, *, repair: bool) -> Iterator[Finding]:
+        """Rebuilds that nobody asks for any more, and what attempts left that died or lost (I7)."""
+        names = self._dead_rebuilds()
         if names:
-            found = f"Branches that a writer left behind when it died: {listed(names)}."
-            findings.append(Finding(self.box.id, "I7", "unfinished", found, _CLEAR))
-        if names and repair:
-            remove_branches(self.cube, names)
-            collect(self.cube, self.older_than)
-            left = set(names) & set(self.cube.repository.list_branches())
-            findings = [replace(one, repaired=not left) for one in findings]
-        return findings
+            found = f"Rebuilds that nobody asks for any more: {listed(names)}."
+            if repair:
+                remove_branches(self.cube, names)
+            repaired = repair and not set(names) & set(self.cube.repository.list_branches())
+            yield Finding(self.box.id, "I7", "unfinished", found, _CLEAR, repaired=repaired)
+        try:
+            left = garbage(self.cube, self.older_than)
+        except StoreUnavailableError:  # of a broken history, which has been told, nothing must be removed
+            return
+        if left.objects:
+            if repair:
+                collect(self.cube, self.older_than)
+            found = f"Attempts that died or lost have left {left.objects:,} objects ({left.bytes:,} bytes) in the cube."
+            yield Finding(self.box.id, "I7", "note", found, f"{_CLEAR} So does `geofield compact`.", repaired=repair)
 
-    def _dead_rebuilds(self) -> list[Beside]:
+    def _dead_rebuilds(self) -> list[str]:
         pending = self._pending()
         live = () if pending is None else (branch_of(pending), f"{branch_of(pending)}-empty")
         before = dt.datetime.now(dt.UTC) - self.older_than
-        return [one for one in branches(self.cube, REBUILD) if one.name not in live and one.active < before]
+        return [one.name for one in branches(self.cube, REBUILD) if one.name not in live and one.active < before]
 
 
 def _check_temporary(location: Location, older_than: dt.timedelta, *, repair: bool) -> Iterable[Finding]:
