@@ -14,6 +14,7 @@ import click
 
 from geofield.errors import ConfigurationError, GeofieldError
 from orchestrate import cliwatch
+from orchestrate.cliclusters import COMMANDS as CLUSTERS
 from orchestrate.cliremoval import COMMANDS
 from orchestrate.cliupkeep import COMMANDS as UPKEEP
 from orchestrate.optionvalues import file_text, mapping_of, source_of, variables_of
@@ -319,7 +320,7 @@ def run(
 ) -> int:  # fmt: skip
     """Read the inbox, append the missing days, fill late fields, write rows."""
     from orchestrate import logs
-    from orchestrate.cluster import check_kind
+    from orchestrate.cluster import check_ready
     from orchestrate.config import parse_until, settings
     from orchestrate.progress import for_people
     from orchestrate.run import run as run_store
@@ -327,7 +328,7 @@ def run(
     logs.configure(log_format, log_level)
     asked = settings(until=None if until is None else parse_until(until), **said)
     parse_until(asked.until)
-    check_kind(asked.cluster)
+    check_ready(asked.cluster)
     with _without_warnings():
         opened = _open(store)
         tenant = cliwatch.tenant_of(opened.url, {"until": until, **said})
@@ -452,7 +453,7 @@ def _write_rows(rows: Any, format_: str, out: Path | None) -> None:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}.") from error
 
 
-for _command in (*COMMANDS, *UPKEEP, *cliwatch.COMMANDS):
+for _command in (*COMMANDS, *UPKEEP, *CLUSTERS, *cliwatch.COMMANDS):
     cli.add_command(_command)
 
 

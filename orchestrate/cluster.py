@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from geofield.errors import ConfigurationError
+from orchestrate import kube
+from orchestrate.kube import Job
 
 Workers = int | tuple[int, int] | None
 
@@ -18,6 +20,17 @@ _SCHEMES = ("tcp://", "tls://", "ws://", "wss://", "ucx://")
 _NAMES = {"LocalCluster": "local", "KubeCluster": "kube"}
 _ANSWER_S = 20
 _CLOSE_S = 10
+
+
+def check_ready(kind: str) -> None:
+    """`ConfigurationError` when a kind cannot be used here: no extra, no image, a wrong setting."""
+    check_kind(kind)
+    if kind == "kube":
+        from orchestrate.kubeapi import check_installed
+        from orchestrate.kubesettings import kube_settings
+
+        check_installed()
+        kube_settings()
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,7 @@ def check_kind(kind: str) -> str:
 
 
 @contextlib.contextmanager
-def connect(kind: str = "threads", workers: Workers = None) -> Iterator[Any]:
+def connect(kind: str = "threads", workers: Workers = None, job: Job | None = None) -> Iterator[Any]:
     """Have Dask's work run somewhere for as long as the context lasts.
 
     Parameters
@@ -43,7 +56,9 @@ def connect(kind: str = "threads", workers: Workers = None) -> Iterator[Any]:
     kind
         `threads` (no cluster), `local` (processes on this machine), `kube`, or the address of a running scheduler.
     workers
-        A number, or (least, most) for a cluster that adapts. Default: one for each CPU.
+        A number, or (least, most) for a cluster that adapts. Default: one for each CPU; `kube`: 0 to 20.
+    job
+        For `kube`: what the cluster is for. Where the plan is known, little work starts no pods.
 
     Yields
     ------
@@ -53,7 +68,9 @@ def connect(kind: str = "threads", workers: Workers = None) -> Iterator[Any]:
     Raises
     ------
     ConfigurationError
-        An unknown kind, a wrong number of workers, or nobody answers at the address.
+        An unknown kind, a wrong number of workers, nobody answers at the address, or Kubernetes refuses.
+    TransientError
+        A cluster on Kubernetes did not start; the message says why its pods do not run.
     """
     check_kind(kind)
     if kind == "threads":
@@ -63,10 +80,8 @@ def connect(kind: str = "threads", workers: Workers = None) -> Iterator[Any]:
         with _local(workers) as client:
             yield client
     elif kind == "kube":
-        raise ConfigurationError(
-            "--cluster kube is not in this installation: it comes with the extra `kube` (pip install 'geofield[kube]') "
-            "of a later version. Until then start a scheduler in the cluster and give its address."
-        )
+        with _kube(workers, job) as client:
+            yield client
     else:
         if workers is not None:
             raise ConfigurationError(f"--workers cannot be given for {kind}: that scheduler has its own workers.")
@@ -108,6 +123,24 @@ def _threads(workers: Workers) -> Iterator[Threads]:
         dask.config.set(scheduler="threads", num_workers=number, pool=pool),
     ):
         yield Threads(number)
+
+
+@contextlib.contextmanager
+def _kube(workers: Workers, job: Job | None) -> Iterator[Any]:
+    from geofield import Run
+    from orchestrate.kubesettings import kube_settings
+
+    settings = kube_settings()
+    held = job or kube.Job(Run().id)
+    number = kube.first_workers(settings, workers, held)
+    if not number:
+        seconds = 0.0 if held.asked is None else held.asked.seconds
+        held.say(f"kube: the runner does it: {seconds:.0f} s of work, and pods take longer to start")
+        with _threads(None) as pool:
+            yield pool
+        return
+    with kube.kube_client(settings, workers, number, held) as client:
+        yield client
 
 
 @contextlib.contextmanager

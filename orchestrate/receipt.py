@@ -109,6 +109,8 @@ class Receipt:
         The first rows and files that were refused: file, row, field_id, rule, reason. All of them lie beside the file.
     errors
         box, date, kind, message.
+    startup
+        Seconds from asking for a cluster to its first task, by part; empty where none was started for this run.
     """
 
     run_id: str
@@ -117,6 +119,7 @@ class Receipt:
     until: str
     cluster: str
     finished: str | None = None
+    startup: dict[str, float] = field(default_factory=dict)
     boxes: dict[str, BoxReceipt] = field(default_factory=dict)
     inbox: InboxCounts = field(default_factory=InboxCounts)
     retries: int = 0

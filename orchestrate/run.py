@@ -18,11 +18,14 @@ from geofield.errors import GeofieldError
 from orchestrate import cluster as clusters
 from orchestrate import hints
 from orchestrate.crew import Crew
+from orchestrate.forecast import forecast
 from orchestrate.inbox import InboxReport, read_inbox
+from orchestrate.kube import Job
 from orchestrate.logs import of_run
 from orchestrate.plan import last_day, plan
 from orchestrate.progress import Progress, Silent
 from orchestrate.receipt import BoxReceipt, Receipt, write_receipt
+from orchestrate.sizing import demand
 from orchestrate.state import BoxState, gather_box, note_after
 from orchestrate.survey import Survey
 from orchestrate.work import (
@@ -106,11 +109,14 @@ def run(
     held = settings or read_settings(cluster=cluster, workers=workers, look_back=look_back)
     last = parse_until(until if until is not None else held.until)
     opened = store if isinstance(store, geofield.Store) else geofield.open_store(store)
+    is_sized = client is None and held.cluster == "kube"  # by the plan, which is known when the inbox was read
+    if client is None:
+        clusters.check_ready(held.cluster)
     with contextlib.ExitStack() as stack:
-        if client is None:
+        if client is None and not is_sized:
             client = stack.enter_context(clusters.connect(held.cluster, held.workers))
         stack.enter_context(clusters.active(client))
-        runner = _Runner(opened, last, held, progress or Silent(), clusters.label(client), part)
+        runner = _Runner(opened, last, held, progress or Silent(), clusters.label(client), part, is_sized)
         with of_run(runner.work.id):
             return runner.run()
 
@@ -138,9 +144,11 @@ class _Runner:
     """One run of one store. Boxes share nothing but the store, so that they may be worked on at the same time."""
 
     def __init__(
-        self, store: Store, until: dt.date, settings: Settings, progress: Progress, label: str, part: Part = WHOLE
-    ) -> None:
+        self, store: Store, until: dt.date, settings: Settings, progress: Progress, label: str, part: Part = WHOLE,
+        is_sized: bool = False,
+    ) -> None:  # fmt: skip
         self.store, self.until, self.settings, self.progress, self.part = store, until, settings, progress, part
+        self.is_sized = is_sized
         self.work: Run = geofield.Run()
         self.crew = Crew(settings.boxes_at_once)
         self._receiving = threading.Lock()
@@ -155,7 +163,9 @@ class _Runner:
                 self._read_inbox()
             if self.part.boxes != ():
                 self.survey = self._retrying(self._survey, _BoxResult())
-                self.crew.work(self.part.boxes or self.survey.box_ids, self._work_on, self._is_busy)
+                box_ids = self.part.boxes or self.survey.box_ids
+                with self._on_cluster(box_ids):
+                    self.crew.work(box_ids, self._work_on, self._is_busy)
             if self.part.boxes is None:
                 self._write_index()
         except GeofieldError as error:
@@ -174,6 +184,18 @@ class _Runner:
         return Survey(
             self.store, self.until, held.look_back, dt.timedelta(hours=held.look_every_h), self.work.id, self.part.boxes
         )
+
+    @contextlib.contextmanager
+    def _on_cluster(self, box_ids: Sequence[str]) -> Iterator[None]:
+        """The cluster of this run's own that its work asks for; none where one was opened before."""
+        if not self.is_sized:
+            yield
+            return
+        steps, _ = forecast(self.survey, box_ids)
+        job = Job(self.work.id, self.store.url, demand(steps, self.crew.size), self.progress.say)
+        with clusters.connect("kube", self.settings.workers, job) as client, clusters.active(client):
+            self.receipt.cluster, self.receipt.startup = clusters.label(client), job.startup
+            yield
 
     def _is_busy(self, box_id: str) -> bool:
         """Whether another run is at work in a box: others are done first, and it again when it is known to be done."""

@@ -6,13 +6,12 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any
 
-from geofield.errors import GeofieldError
+from orchestrate.forecast import forecast
 from orchestrate.inboxfiles import KINDS, WHY, waiting
-from orchestrate.plan import plan
-from orchestrate.receipt import rates, recent_receipts
-from orchestrate.state import BoxState, gather, gather_box
+from orchestrate.receipt import recent_receipts
+from orchestrate.state import BoxState, gather
 from orchestrate.survey import Survey
-from orchestrate.work import Append, FillLate, Reduce, Step, fault, step_to_dict
+from orchestrate.work import Append, FillLate, Reduce, fault, step_to_dict
 
 if TYPE_CHECKING:
     from geofield import Store
@@ -22,7 +21,7 @@ _FILES = 10
 
 def planned(store: Store, until: dt.date, look_back: int = 0) -> dict[str, Any]:
     """What a run until a day would do, with `look_back` days compared with what the sources offer now."""
-    steps, failures = _steps(store, until, look_back)
+    steps, failures = forecast(Survey(store, until, look_back))
     appends = [step for step in steps if isinstance(step, Append)]
     fills = [step for step in steps if isinstance(step, FillLate | Reduce)]
     known = [step.seconds for step in steps if step.seconds is not None]
@@ -42,28 +41,6 @@ def planned(store: Store, until: dt.date, look_back: int = 0) -> dict[str, Any]:
         "inbox": _inbox(store),
         "errors": [fault(box_id, None, error) for box_id, error in failures.items()],
     }
-
-
-def _steps(store: Store, until: dt.date, look_back: int) -> tuple[list[Step], dict[str, Exception]]:
-    """What is to be done, and which boxes cannot be read. Boxes that need nothing are not looked at."""
-    survey = Survey(store, until, look_back)
-    known = rates(recent_receipts(store))
-    steps: list[Step] = []
-    failures: dict[str, Exception] = {}
-    for box_id in survey.box_ids:
-        try:
-            if survey.quiet(box_id) is not None:
-                continue
-            noted = survey.noted(box_id)
-            if noted is None:
-                state = gather_box(store, box_id, look_back, survey.placed)
-                noted = state.box, state.cube, state.fields, state.progress
-        except (GeofieldError, ValueError, OSError, LookupError) as error:
-            failures[box_id] = error
-            continue
-        box, cube, fields, progress = noted
-        steps += plan({box_id: box}, {box_id: cube}, {box_id: fields}, {box_id: progress}, until, known)
-    return steps, failures
 
 
 def summarise(store: Store) -> dict[str, Any]:
