@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from geofield.reduce.zonal import zonal_stats as zonal_stats
     from geofield.results.rows import Results as Results
     from geofield.source import open_source as open_source
+    from geofield.source.existing import Imagery as Imagery
+    from geofield.source.existing import imagery_at as imagery_at
     from geofield.store import ObjectInfo as ObjectInfo
 
 __version__ = "0.1.0"
@@ -38,6 +40,7 @@ _NAMES = {
     "Cube": "geofield.cube.cube",
     "FieldOptions": "geofield.fields",
     "GeofieldError": "geofield.errors",
+    "Imagery": "geofield.source.existing",
     "ObjectInfo": "geofield.store",
     "Results": "geofield.results.rows",
     "Run": "geofield.pipeline",
@@ -45,6 +48,7 @@ _NAMES = {
     "box_from": "geofield.boxfiles",
     "coverage": "geofield.reduce.coverage",
     "create_store": "geofield.facade",
+    "imagery_at": "geofield.source.existing",
     "needed_bands": "geofield.recipe.variables",
     "open_source": "geofield.source",
     "open_store": "geofield.facade",
@@ -61,6 +65,7 @@ __all__ = [
     "Cube",
     "FieldOptions",
     "GeofieldError",
+    "Imagery",
     "ObjectInfo",
     "Results",
     "Run",
@@ -69,6 +74,7 @@ __all__ = [
     "box_from",
     "coverage",
     "create_store",
+    "imagery_at",
     "needed_bands",
     "open_source",
     "open_store",

@@ -142,6 +142,7 @@ class Box(_Model):
     settle_days: int = Field(0, ge=0, le=60)
     day: Literal["utc", "solar"] = "utc"
     pixels: dict[str, Any] | None = Field(None, description="the grid as resolved when the box was added")
+    imported: dt.date | None = Field(None, description="days up to here came from elsewhere than `source`")
 
     @field_validator("grid", mode="before")
     @classmethod

@@ -101,6 +101,7 @@ class Store:
         key = f"boxes/{box.id}.json"
         if not self.location.create(key, resolved.model_dump_json(indent=1).encode()):
             standing = self._read_box(key)
+            resolved = resolved.model_copy(update={"imported": standing.imported})
             if standing != resolved:
                 raise BoxError(
                     f"Box {box.id!r} is in the store already, with other {_difference(standing, resolved)}. "
@@ -118,7 +119,7 @@ class Store:
         source = open_source(box.source)
         check_recipe(box, source.bands())
         grid = resolve_grid(box, source.native_geobox() if box.grid.native else None, max_pixels)
-        changed = box.model_copy(update={"pixels": grid.to_dict()})
+        changed = box.model_copy(update={"pixels": grid.to_dict(), "imported": standing.imported})
         if cube_schema(changed, grid) == cube_schema(standing, standing.resolved):
             self.location.delete(f"changes/{box.id}.json")
             self.location.write(f"boxes/{box.id}.json", changed.model_dump_json(indent=1).encode())
@@ -137,6 +138,13 @@ class Store:
         """Make a changed box, whose cube has been swapped in, the one that holds."""
         self.location.write(f"boxes/{box.id}.json", box.model_dump_json(indent=1).encode())
         self.location.delete(f"changes/{box.id}.json")
+
+    def note_imported(self, box_id: str, last: dt.date) -> None:
+        """Say that a box's days up to `last` come from elsewhere, so that they are not compared with its source."""
+        box = self.box(box_id)
+        if box.imported is None or box.imported < last:
+            noted = box.model_copy(update={"imported": last})
+            self.location.write(f"boxes/{box_id}.json", noted.model_dump_json(indent=1).encode())
 
     def source(self, box_id: str) -> Source:
         """Where the pixels of a box come from."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from geofield.errors import ConfigurationError, GeofieldError
-from orchestrate import cliwatch
+from orchestrate import cliimport, cliwatch
 from orchestrate.cliclusters import COMMANDS as CLUSTERS
 from orchestrate.cliremoval import COMMANDS
 from orchestrate.cliupkeep import COMMANDS as UPKEEP
@@ -453,7 +453,7 @@ def _write_rows(rows: Any, format_: str, out: Path | None) -> None:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}.") from error
 
 
-for _command in (*COMMANDS, *UPKEEP, *CLUSTERS, *cliwatch.COMMANDS):
+for _command in (*COMMANDS, *UPKEEP, *CLUSTERS, *cliimport.COMMANDS, *cliwatch.COMMANDS):
     cli.add_command(_command)
 
 

@@ -162,6 +162,8 @@ def _changed(store: Store, ready: BoxFields, of_box: Cube, cube: CubeDays, look_
 
     box_id = ready.box.id
     start = cube.last - dt.timedelta(days=look_back - 1)
+    if ready.box.imported is not None:  # those days came from elsewhere; the source may know nothing of them
+        start = max(start, ready.box.imported + dt.timedelta(days=1))
     try:
         return tuple(changed_days(start, store.source(box_id), ready, of_box))
     except GeofieldError:  # a source that is down keeps no late field waiting; what needs it will say what is wrong

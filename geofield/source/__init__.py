@@ -16,6 +16,7 @@ _TYPES = {
     "simulated": "geofield.source.simulated:SimulatedSource.from_spec",
     "files": "geofield.source.files:FilesSource.from_spec",
     "stac": "geofield.source.stac:StacSource.from_spec",
+    "stack": "geofield.source.stack:StackSource.from_spec",
 }
 
 

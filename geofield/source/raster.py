@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import rasterio
@@ -91,18 +91,62 @@ def read_band(band: RasterBand, geobox: GeoBox) -> tuple[Floats, int]:
     (y, x) float64, NaN where missing or outside of the file.
     """
     with open_band(band) as dataset:
-        pixels = _Pixels(dataset, band)
-        raster = geobox_of(dataset)
-        offset = aligned_offset(raster, geobox)
-        if offset is not None:
-            values = pixels.read(Cut(*offset, (geobox.shape.y, geobox.shape.x)))
-        else:
-            values = _resampled(pixels, positions_in(raster, geobox), (geobox.shape.y, geobox.shape.x))
-        return values, pixels.nbytes
+        pixels = _BandPixels(dataset, band)
+        return values_on(pixels, geobox_of(dataset), geobox), pixels.nbytes
 
 
-class _Pixels:
-    """Physical values of any cut of an open band."""
+class Pixels(Protocol):
+    """Physical values of any cut of one raster."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        ...
+
+    @property
+    def nearest(self) -> bool:
+        """Whether other grids take the nearest pixel, instead of bilinear values."""
+        ...
+
+    def read(self, cut: Cut) -> Floats:
+        """The values of a cut, NaN where missing; it may reach over the raster's edge."""
+        ...
+
+
+def values_on(pixels: Pixels, raster: GeoBox, geobox: GeoBox) -> Floats:
+    """The pixels of `geobox` out of those of `raster`, as `read_band` says."""
+    offset = aligned_offset(raster, geobox)
+    if offset is not None:
+        return pixels.read(Cut(*offset, (geobox.shape.y, geobox.shape.x)))
+    return _resampled(pixels, positions_in(raster, geobox), (geobox.shape.y, geobox.shape.x))
+
+
+def read_inside(cut: Cut, shape: tuple[int, int], read_into: Callable[[Floats, Window], None]) -> Floats:
+    """The values of a cut that may reach over a raster's edge: NaN outside, `read_into` fills what is inside."""
+    values = np.full(cut.shape, np.nan)
+    (y0, y1), (x0, x1) = (
+        (max(start, 0), min(start + size, limit))
+        for start, size, limit in zip((cut.row, cut.column), cut.shape, shape, strict=True)
+    )
+    if y0 < y1 and x0 < x1:
+        target = slice(y0 - cut.row, y1 - cut.row), slice(x0 - cut.column, x1 - cut.column)
+        read_into(values[target], Window(y0, x0, y1, x1))
+    return values
+
+
+def to_physical(out: Floats, raw: NDArray[Any], scale: float, offset: float, nodata: np.generic | None) -> None:
+    """Number x scale + offset where the number is not nodata, else NaN; in place."""
+    np.copyto(out, raw)
+    if scale != 1:
+        out *= scale
+    if offset != 0:
+        out += offset
+    if nodata is not None:
+        np.copyto(out, np.nan, where=raw == nodata)
+
+
+class _BandPixels:
+    """An open band of a raster file."""
 
     def __init__(self, dataset: rasterio.DatasetReader, band: RasterBand) -> None:
         if not 1 <= band.index <= dataset.count:
@@ -121,28 +165,13 @@ class _Pixels:
 
     def read(self, cut: Cut) -> Floats:
         """The values of a cut, NaN where missing; it may reach over the file's edge."""
-        values = np.full(cut.shape, np.nan)
-        (y0, y1), (x0, x1) = (
-            (max(start, 0), min(start + size, limit))
-            for start, size, limit in zip((cut.row, cut.column), cut.shape, self.shape, strict=True)
-        )
-        if y0 < y1 and x0 < x1:
-            inside = Window(y0, x0, y1, x1)
-            target = slice(y0 - cut.row, y1 - cut.row), slice(x0 - cut.column, x1 - cut.column)
-            self._read_into(values[target], inside)
-        return values
+        return read_inside(cut, self.shape, self._read_into)
 
     def _read_into(self, out: Floats, inside: Window) -> None:
         window = RasterWindow(inside.x0, inside.y0, inside.shape[1], inside.shape[0])
         raw: NDArray[Any] = self._dataset.read(self._index, window=window)
         self.nbytes += raw.nbytes
-        np.copyto(out, raw)
-        if self._scale != 1:
-            out *= self._scale
-        if self._offset != 0:
-            out += self._offset
-        if self._nodata is not None:
-            np.copyto(out, np.nan, where=raw == self._nodata)
+        to_physical(out, raw, self._scale, self._offset, self._nodata)
         if self._has_mask:
             np.copyto(out, np.nan, where=self._dataset.read_masks(self._index, window=window) == 0)
 
@@ -165,7 +194,7 @@ def _missing_rule(dataset: rasterio.DatasetReader, band: RasterBand) -> tuple[np
         return dtype.type(nodata), has_mask
 
 
-def _resampled(pixels: _Pixels, positions: Positions, shape: tuple[int, int]) -> Floats:
+def _resampled(pixels: Pixels, positions: Positions, shape: tuple[int, int]) -> Floats:
     out = np.full(shape, np.nan)
     for rows in _strips(slice(0, shape[0]), max(1, _STRIP_PIXELS // shape[1]), positions, pixels):
         part = positions.part(rows)
@@ -175,7 +204,7 @@ def _resampled(pixels: _Pixels, positions: Positions, shape: tuple[int, int]) ->
     return out
 
 
-def _strips(rows: slice, step: int, positions: Positions, pixels: _Pixels) -> Iterator[slice]:
+def _strips(rows: slice, step: int, positions: Positions, pixels: Pixels) -> Iterator[slice]:
     """Rows of the target at a time, fewer where they would need too many pixels of the raster."""
     for start in range(rows.start, rows.stop, step):
         strip = slice(start, min(start + step, rows.stop))
