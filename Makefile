@@ -7,17 +7,19 @@ SHARED ?= $(wildcard ../shared)
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 PYTEST_MARKS ?= not slow
+PROFILES ?=
 
 bin := $(VENV)/bin
 stamp := $(VENV)/.installed-dev
+version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 uv_compile := $(bin)/uv --no-config pip compile --universal --python-version 3.11 --fork-strategy requires-python \
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --group build --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak accept lint format lock upgrade clean
+.PHONY: help install demo test soak accept lint format lock upgrade clean image image-check terraform-check up down
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) SHARED=$(SHARED) PYTEST_WORKERS=$(PYTEST_WORKERS) PYTEST_ARGS=$(PYTEST_ARGS)"
 
 install: $(stamp) ## the environment, with locked dependencies
@@ -63,6 +65,8 @@ format: $(stamp) ## put files into the form that `make lint` asks for
 lock: $(bin)/uv ## bring the locks up to date with pyproject.toml
 	$(uv_compile) $(UPGRADE) pyproject.toml --extra dev -o requirements-dev.txt
 	$(uv_compile) $(UPGRADE) pyproject.toml -c requirements-dev.txt -o requirements.txt
+	$(uv_compile) $(UPGRADE) pyproject.toml --extra kube -c requirements.txt -o requirements-kube.txt
+	$(uv_compile) $(UPGRADE) pyproject.toml --extra dagster -c requirements.txt -o requirements-dagster.txt
 
 upgrade: ## the locks with the newest versions
 	@$(MAKE) lock UPGRADE=--upgrade
@@ -71,6 +75,23 @@ upgrade: ## the locks with the newest versions
 $(bin)/uv:
 	@test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check uv
+
+image: ## the container image, geofield:VERSION
+	docker build --tag geofield:$(version) .
+
+image-check: ## build the image and try it as it runs: not as root, on a read-only root file system
+	deploy/image-check
+
+# Dask, an S3 server and the runner on this machine; PROFILES="monitoring dagster" for more.
+up: ## all of it on this machine, with docker compose; PROFILES="monitoring dagster"
+	@deploy/env
+	docker compose $(addprefix --profile ,$(PROFILES)) up --build --detach --wait
+
+down: ## stop what `make up` started; the data stays
+	docker compose --profile '*' down
+
+terraform-check: ## format, validate and test terraform/, as far as the providers can be had
+	terraform/check
 
 clean: ## remove what was built, and the environment
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-store

@@ -7,7 +7,9 @@ import json
 import random
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +32,10 @@ BOXES = {"north": (14.50, 45.870, 14.55, 45.895), "south": (14.50, 45.78, 14.54,
 MOVED = "north-03"
 
 
-def main() -> int:
-    """Run the demo; 0 when everything went well."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Run the demo, or with the URL of a store only put the boxes and fields into it; 0 when everything went well."""
+    if arguments:
+        return seed(arguments[0])
     began = time.monotonic()
     store = _fresh_store(Path.cwd() / FOLDER)
     _add_boxes(store)
@@ -59,6 +63,19 @@ def main() -> int:
     draw_box(store, "north", picture, groups, shown)
     _summarise(store, [first, second, third, fourth], shown[1], picture, time.monotonic() - began)
     return 1 if any(receipt["errors"] for receipt in (first, second, third, fourth)) else 0
+
+
+def seed(url: str) -> int:
+    """Make a store with the demo's boxes and fields, for whatever runs stores; one that has boxes stays as it is."""
+    store = geofield.create_store(url)
+    if store.boxes():
+        _tell(f"{store.url} has boxes already; nothing was changed")
+        return 0
+    fields = _make_fields(24)
+    _submit(store, "fields.geojson", fields)
+    _add_boxes(store)  # last: with them the store counts as seeded
+    _tell(f"{store.url}: {len(BOXES)} boxes from {START} on, and {len(fields)} fields. Next: geofield run {store.url}")
+    return 0
 
 
 def _tell(text: str) -> None:
@@ -131,10 +148,10 @@ def _submit(store: Store, name: str, fields: list[dict[str, Any]]) -> None:
         }
         for field in fields
     ]
-    path = Path(store.url) / name
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    submit(store, [path], "fields", {})
-    path.unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+        submit(store, [path], "fields", {})
 
 
 def _summarise(store: Store, receipts: list[dict[str, Any]], late_field: str, picture: Path, seconds: float) -> None:
@@ -178,4 +195,4 @@ try next        .venv/bin/geofield status {FOLDER}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -40,3 +40,16 @@ def test_the_demo_removes_nothing_that_is_not_its_own(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "was not made by the demo" in done.stderr
     assert (tmp_path / "demo-store/thesis.txt").read_text() == "mine"
+
+
+def test_seeding_makes_a_store_once(tmp_path: Path) -> None:
+    url = tmp_path / "store"
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrate.demo", str(url)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert "has boxes already; nothing was changed" in done.stdout
+    store = geofield.open_store(url)
+    assert set(store.boxes()) == {"north", "south"}
+    assert len(list((url / "inbox").rglob("*.geojson"))) == 1, "one file of fields waits, from the first time"
