@@ -199,7 +199,7 @@ def test_what_is_wrong_with_a_stack_is_told(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="neither a Zarr store nor a NetCDF file"):
         source(str(tmp_path / "nothing.nc")).search(*everything)
     url = write_zarr(tmp_path / "x.zarr")
-    with pytest.raises(MissingBandError, match=r"no variable 'evi'; it has ndvi, cloud"):
+    with pytest.raises(MissingBandError, match=r"no variable 'evi'; it has cloud, ndvi"):
         source(url, bands={"evi": "evi"}).search(*everything)
     with pytest.raises(SourceError, match=r"no times in 'day'"):
         source(url, time="day").search(*everything)

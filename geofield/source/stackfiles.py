@@ -160,7 +160,8 @@ def variable_of(dataset: xr.Dataset, name: str, time: str, href: str) -> xr.Data
         There is no such variable, or it has other dimensions.
     """
     if name not in dataset.data_vars:
-        raise MissingBandError(f"{href} has no variable {name!r}; it has {', '.join(map(str, dataset.data_vars))}.")
+        there = ", ".join(sorted(map(str, dataset.data_vars)))
+        raise MissingBandError(f"{href} has no variable {name!r}; it has {there}.")
     found = dataset[name]
     if found.ndim != 3 or found.dims[0] != time:
         raise MissingBandError(
@@ -171,8 +172,8 @@ def variable_of(dataset: xr.Dataset, name: str, time: str, href: str) -> xr.Data
 
 
 def image_variables(dataset: xr.Dataset, time: str) -> list[str]:
-    """The variables over (time, row, column)."""
-    return [str(name) for name, one in dataset.data_vars.items() if one.ndim == 3 and one.dims[0] == time]
+    """The variables over (time, row, column), sorted: a Zarr store may list them in any order."""
+    return sorted(str(name) for name, one in dataset.data_vars.items() if one.ndim == 3 and one.dims[0] == time)
 
 
 def geobox_of_stack(variable: xr.DataArray, crs: str | None, href: str) -> tuple[GeoBox, bool]:
