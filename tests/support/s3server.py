@@ -15,6 +15,8 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -23,6 +25,8 @@ import boto3
 from botocore.config import Config
 from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
+
+from tests.support.journal import Journal
 
 REGION = "us-east-1"
 ACCESS_KEY = "test-access-key"
@@ -110,13 +114,15 @@ Interference = Callable[[str, str], int | None]
 class S3Server:
     """moto's S3 in a threaded server of this process, on a free loopback port unless one is given.
 
-    States: made, started (`start` or `with`), stopped. What was stored is gone when it stops.
+    States: made, started (`start` or `with`), stopped. What was stored is gone when it stops, unless there is a
+    journal: the next server with the same one begins with what this one had answered.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, journal: Path | None = None) -> None:
         self.conditional_writes = True
         self._port = port
         self._app = create_backend_app("s3")
+        self._journal = None if journal is None else Journal(journal, partial(_call, self._app))
         self._serving = threading.Lock()
         self._recording = threading.Lock()
         self._counts: list[Counts] = []
@@ -260,6 +266,8 @@ class S3Server:
         else:
             with self._serving:
                 status, headers, content = _call(self._app, environ)
+                if self._journal is not None:
+                    self._journal.note(environ, body, status)
             for observer in list(self._observers):
                 observer(method, key)
         start_response(status, headers)
@@ -344,9 +352,10 @@ def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--journal", type=Path, help="a file: what was stored comes back with the next server")
     parser.add_argument("--bucket", action="append", default=[], help="a bucket to make; may be given again")
     arguments = parser.parse_args()
-    with S3Server(arguments.port) as server:
+    with S3Server(arguments.port, arguments.journal) as server:
         for bucket in arguments.bucket:
             server.create_bucket(bucket)
         print(f"url {server.url}", flush=True)
