@@ -1,4 +1,4 @@
-"""What planning costs for many boxes: time, memory and requests, on a made-up S3 prefix held in memory.
+"""What planning costs for many boxes: time, memory and requests, on a made-up S3 prefix.
 
     python benchmarks/plan.py --boxes 10000 --fields 1000000 --late 100
 
@@ -7,6 +7,9 @@ pixel and no row, since planning reads none. The fields table is a real Delta ta
 as S3 would see them: one for each object read, one for each thousand keys listed; those that deltalake makes for the
 fields table are not among them (about ten, and one for each of its files). Latency is none: for a real
 server add what 20 ms for each request come to.
+
+The store is made by one process and each figure comes from a process of its own, so that its peak of memory is that of
+the planning alone. What was made lies in one file, mapped: of it only what is read counts.
 """
 
 from __future__ import annotations
@@ -15,11 +18,15 @@ import argparse
 import datetime as dt
 import hashlib
 import json
+import mmap
+import multiprocessing
+import pickle
 import resource
 import tempfile
 import time
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,9 +54,9 @@ NOW = dt.datetime.now(dt.UTC)
 
 @dataclass(frozen=True)
 class MemoryLocation(Location):
-    """Objects in a dict; tables in the folder of the url."""
+    """Objects in a dict, or parts of a mapped file; tables in the folder of the url."""
 
-    objects: dict[str, bytes] = field(default_factory=dict)
+    objects: dict[str, bytes | memoryview] = field(default_factory=dict)
     etags: dict[str, str] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -58,7 +65,7 @@ class MemoryLocation(Location):
         """One GET."""
         self.counts["GET"] += 1
         try:
-            return self.objects[key]
+            return bytes(self.objects[key])
         except KeyError:
             raise NotFoundError(key) from None
 
@@ -77,7 +84,27 @@ class MemoryLocation(Location):
         self.counts["LIST"] += 1 + (last - first) // 1000
         return [ObjectInfo(key, len(self.objects[key]), NOW, self.etags[key]) for key in self.keys[first:last]]
 
-    def put_all(self, objects: dict[str, bytes]) -> None:
+    def save(self, folder: Path) -> None:
+        """Keep everything for another process."""
+        places, at = [], 0
+        new = folder / "new"  # beside the old one, which is mapped
+        with new.open("wb") as file:
+            for key in self.keys:
+                places.append((key, self.etags[key], at, at + len(self.objects[key])))
+                at += file.write(self.objects[key])
+        new.replace(folder / "objects")
+        (folder / "places").write_bytes(pickle.dumps(places))
+
+    def load(self, folder: Path) -> None:
+        """What another process kept."""
+        with (folder / "objects").open("rb") as file:
+            whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        for key, etag, first, last in pickle.loads((folder / "places").read_bytes()):
+            self.keys.append(key)
+            self.etags[key] = etag
+            self.objects[key] = whole[first:last]
+
+    def put_all(self, objects: Mapping[str, bytes]) -> None:
         """Without counting."""
         self.objects.update(objects)
         self.keys[:] = sorted(self.objects)
@@ -152,6 +179,7 @@ def make_notes(location: MemoryLocation, boxes: dict[str, geofield.Box], fields:
         )  # fmt: skip
         hint = {
             "box": name, "run": "r", "last_day": str(LAST), "note": note.to_dict(),
+            "description": boxes[name].model_dump_json(),
             "fields": {one: {"version": version, "done_to": str(LAST)} for one, version in own.items()},
         }  # fmt: skip
         done[f"progress/{name}.json"] = json.dumps(hint).encode()
@@ -160,17 +188,69 @@ def make_notes(location: MemoryLocation, boxes: dict[str, geofield.Box], fields:
     location.put_all(done)
 
 
-def measured(what: str, location: MemoryLocation, boxes: int, call: Any) -> Any:
+def measured(what: str, location: MemoryLocation, boxes: int, call: Callable[[], Any]) -> Any:
     """Call it, and tell what it took."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     location.counts.clear()
     began, cpu = time.perf_counter(), time.process_time()
     result = call()
     took, used = time.perf_counter() - began, time.process_time() - cpu
     requests = sum(location.counts.values())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{what:46} {took:7.2f} s {used:7.2f} s CPU  peak so far {peak:5.2f} GB  "
+    print(f"{what:48} {took:6.2f} s {used:6.2f} s CPU  peak {peak:4.2f} GB (before: {before:4.2f})  "
           f"{requests:6} requests ({requests / boxes:.2f} a box) {dict(location.counts)}", flush=True)  # fmt: skip
     return result
+
+
+def opened(folder: Path) -> tuple[Store, MemoryLocation]:
+    """The store as it was made."""
+    location = MemoryLocation(str(folder))
+    location.load(folder)
+    return Store(location, {}), location
+
+
+def make(folder: Path, count: int, number: int) -> None:
+    """The store as a complete run leaves it, but for the index."""
+    location = MemoryLocation(str(folder))
+    boxes = make_boxes(count)
+    fields = make_fields(boxes, number)
+    table = Store(location, {}).registry.table
+    table.commit(table.open(), fields)
+    make_notes(location, boxes, fields)
+    location.save(folder)
+
+
+def without_index(folder: Path, count: int) -> None:
+    """A plan that finds the index lost; then a run writes it."""
+    store, location = opened(folder)
+    steps = measured("all up to date, the index lost", location, count, lambda: planned(store, LAST)["steps"])
+    assert steps == []
+    survey = Survey(store, LAST)
+    assert all(survey.quiet(name) is not None for name in survey.box_ids)
+    survey.write_index({}, {})
+    assert len(hints.read_index(store).entries) == count
+    location.save(folder)
+
+
+def unchanged(folder: Path, count: int) -> None:
+    """A plan right after a run."""
+    store, location = opened(folder)
+    assert measured("nothing changed", location, count, lambda: planned(store, LAST)["steps"]) == []
+
+
+def with_late_fields(folder: Path, count: int, late: int) -> None:
+    """A plan after some fields came."""
+    store, location = opened(folder)
+    boxes = list(store.boxes())
+    names = boxes[:: max(1, len(boxes) // late)][:late]
+    corners = np.array([store.box(name).bbox[:2] for name in names]) + 9800
+    shapes = shapely.to_wkb(shapely.box(corners[:, 0], corners[:, 1], corners[:, 0] + 80, corners[:, 1] + 80))
+    new = fields_table(np.array([f"{name}/late" for name in names]), shapes, NOW + dt.timedelta(seconds=1))
+    store.registry.table.commit(store.registry.table.open(), new)
+    steps = measured(f"{late} late fields", location, count, lambda: planned(store, LAST)["steps"])
+    assert [(step["action"], step["box"], list(step["fields"])) for step in steps] == [
+        ("fill_late", name, [f"{name}/late"]) for name in names
+    ]
 
 
 def main() -> None:
@@ -180,42 +260,18 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=1_000_000)
     parser.add_argument("--late", type=int, default=100)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        location = MemoryLocation(str(Path(folder)))
-        boxes = make_boxes(asked.boxes)
-        fields = make_fields(boxes, asked.fields)
-        store = Store(location, {})
-        store.registry.table.commit(store.registry.table.open(), fields)
-        make_notes(location, boxes, fields)
-        del fields
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(f"{asked.boxes} boxes, {asked.fields} fields; made with a peak of {peak:.2f} GB", flush=True)
-
-        def first_run() -> None:
-            survey = Survey(store, LAST)
-            assert all(survey.quiet(name) is not None for name in survey.box_ids)
-            survey.write_index({}, {})
-
-        measured("all up to date, no index: every note is checked", location, asked.boxes, first_run)
-        # as the run after that leaves it: notes seen lately
-        index = hints.read_index(store)
-        assert len(index.entries) == asked.boxes
-
-        def plan() -> dict[str, Any]:
-            return planned(store, LAST)
-
-        assert measured("nothing changed", location, asked.boxes, plan)["steps"] == []
-        late = list(boxes)[:: max(1, asked.boxes // asked.late)][: asked.late]
-        corners = np.array([boxes[name].bbox[:2] for name in late]) + 9800
-        shapes = shapely.to_wkb(shapely.box(corners[:, 0], corners[:, 1], corners[:, 0] + 80, corners[:, 1] + 80))
-        names = np.array([f"{name}/late" for name in late])
-        store.registry.table.commit(
-            store.registry.table.open(), fields_table(names, shapes, NOW + dt.timedelta(seconds=1))
-        )
-        steps = measured(f"{asked.late} late fields", location, asked.boxes, plan)["steps"]
-        assert [(step["action"], step["box"], step["fields"]) for step in steps] == [
-            ("fill_late", name, [f"{name}/late"]) for name in late
-        ]
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        for target, arguments in (
+            (make, (folder, asked.boxes, asked.fields)),
+            (without_index, (folder, asked.boxes)),
+            (unchanged, (folder, asked.boxes)),
+            (with_late_fields, (folder, asked.boxes, asked.late)),
+        ):
+            child = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
+            child.start()
+            child.join()
+            assert child.exitcode == 0, target.__name__
 
 
 if __name__ == "__main__":

@@ -122,6 +122,12 @@ def note_of(hint: Any, box_id: str) -> Note | None:
     return note_from(box_id, hint.get("note"))
 
 
+def description_of(hint: Mapping[str, Any]) -> str:
+    """The box as the run saw it that wrote the hint, as JSON; empty when it does not say. Its ETag is in the note."""
+    said = hint.get("description")
+    return said if isinstance(said, str) else ""
+
+
 def read_hint(store: Store, box_id: str) -> dict[str, Any]:
     """What `progress/<box>.json` holds; nothing when it cannot be read."""
     try:

@@ -457,6 +457,7 @@ class _Runner:
                     for one, version in zip(state.fields, columns.versions, strict=True)
                 },
                 "note": note.to_dict(),
+                "description": state.ready.box.model_dump_json(),  # spares a plan that lost the index a request
             }
             self.store.location.write(f"{hints.FOLDER}/{box_id}.json", json.dumps(hint, ensure_ascii=False).encode())
         except (GeofieldError, OSError, ValueError) as error:

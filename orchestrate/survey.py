@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CHECKED_EACH_RUN = 200
 """Boxes whose cube and rows table are looked at although their notes are young and nobody left a mark: those looked at
 longest ago. Up to so many boxes every run sees what others than runs have written; beyond, within `TRUSTED_FOR`."""
+CHECKED_EACH_PLAN = 8
+"""The same for a plan, which changes nothing and is to cost a handful of requests."""
 TRUSTED_FOR = dt.timedelta(hours=24)
 _DAY = dt.timedelta(days=1)
 
@@ -40,7 +42,7 @@ class Survey:
     look_every
         How long such a comparison holds.
     run_id
-        The run that asks: its own marks do not count.
+        The run that asks: its own marks do not count. Empty for a plan.
     only
         Boxes that are asked for; fields are placed in these alone. None: in all.
     """
@@ -65,6 +67,7 @@ class Survey:
         self.index = hints.read_index(store)
         self.found: dict[str, Entry] = {}
         self._texts: dict[str, str] = {}
+        self._read: dict[str, Entry | None] = {}
         self._placing = threading.Lock()
 
     @property
@@ -120,9 +123,13 @@ class Survey:
         known = self.index.entries.get(box_id)
         if known is not None and etag and known.etag == etag:
             return known
-        note = hints.note_of(hints.read_hint(self.store, box_id), box_id)
-        # looked at again even if it is young: who wrote it is not known from here
-        return None if note is None else Entry(etag, replace(note, checked=_LONG_AGO), "")
+        if box_id not in self._read:
+            # looked at again even if it is young: who wrote it is not known from here
+            hint = hints.read_hint(self.store, box_id)
+            note = hints.note_of(hint, box_id)
+            found = None if note is None else Entry(etag, replace(note, checked=_LONG_AGO), hints.description_of(hint))
+            self._read[box_id] = found
+        return self._read[box_id]
 
     def _is_enough(self, box_id: str, note: Note) -> bool:
         if note.definition != self.definitions.get(box_id) or box_id in self.changes:
@@ -137,7 +144,7 @@ class Survey:
     @cached_property
     def _oldest(self) -> frozenset[str]:
         ordered = sorted(self.index.entries, key=lambda name: (self.index.entries[name].note.checked, name))
-        return frozenset(ordered[:CHECKED_EACH_RUN])
+        return frozenset(ordered[: CHECKED_EACH_RUN if self.run_id else CHECKED_EACH_PLAN])
 
     def _looked(self, note: Note, entry: Entry) -> Note | None:
         """The note when the source offers what it offered; None when it offers something else, or is not known to."""
@@ -198,7 +205,7 @@ class Survey:
         for box_id, etag in self.definitions.items():
             if self._only is not None and box_id not in self._only:
                 continue
-            entry = self.index.entries.get(box_id)
+            entry = self._entry(box_id)
             try:
                 if entry is not None and entry.box and entry.note.definition == etag:
                     boxes[box_id] = geofield.Box.model_validate_json(entry.box)
