@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
@@ -32,6 +32,10 @@ MAX_BIT = 31
 _NAME = r"^[a-z][a-z0-9_]{0,40}$"
 
 Bounds = tuple[float, float, float, float]
+MergeRule = Literal["most_valid", "least_cloud", "nearest_nadir", "median"]
+"""Of several scenes of a day, per pixel: the first valid one, in order of most valid pixels of the box, or of cloud
+cover or angle off nadir as their catalogue says, then of time; or the median of the valid ones."""
+MERGE_RULES: tuple[str, ...] = get_args(MergeRule)
 
 
 class _Model(BaseModel):
@@ -141,6 +145,7 @@ class Box(_Model):
     variables: dict[str, Variable]
     settle_days: int = Field(0, ge=0, le=60)
     day: Literal["utc", "solar"] = "utc"
+    merge: MergeRule = Field("most_valid", description="which scene of a day a pixel is taken from")
     pixels: dict[str, Any] | None = Field(None, description="the grid as resolved when the box was added")
     imported: dt.date | None = Field(None, description="days up to here came from elsewhere than `source`")
 

@@ -56,6 +56,8 @@ class BoxReceipt:
         The same for rows that a crash had left out.
     seconds
         Time taken by kind of work, what estimates are made of.
+    incomplete
+        Acquisitions that lacked a band, in words: nothing was taken from them for what needs it.
     first_day_appended, last_day
         The first of the days that this run appended; the cube's last day as far as this run knows. None: none.
     """
@@ -73,6 +75,7 @@ class BoxReceipt:
     late: Late = field(default_factory=Late)
     mended: Late = field(default_factory=Late)
     seconds: dict[str, float] = field(default_factory=lambda: {"append": 0.0, "late": 0.0})
+    incomplete: list[str] = field(default_factory=list)
     first_day_appended: str | None = None
     last_day: str | None = None
 
@@ -80,6 +83,7 @@ class BoxReceipt:
         """Take over the counts of an append or a correction."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(report, name, 0))
+        self.incomplete += getattr(report, "incomplete", ())
 
     def note_days(self, first: dt.date, last: dt.date, appended: int) -> None:
         """Remember that `appended` of the days `first` to `last` were appended by this run: the last ones of them."""

@@ -170,6 +170,9 @@ def show_receipt(receipt: Mapping[str, Any]) -> None:
             f"Inbox: {many(inbox['files_accepted'], 'file')} accepted, {inbox['files_rejected']} rejected; "
             f"{many(inbox['rows_accepted'], 'row')} accepted, {inbox['rows_rejected']} rejected."
         )
+    for name, box in receipt["boxes"].items():
+        for text in box.get("incomplete", ())[:_SHOWN]:
+            out.print(printable(f"box {name}: {text}"), soft_wrap=True)
     _show_refused(out, receipt["rejected"], receipt["notices"])
     _show_errors(out, receipt["errors"])
 

@@ -20,7 +20,7 @@ from geofield.fields.dates import read_day
 from geofield.fields.names import shown
 
 ID_KEYS = ("id", "box_id", "boxId", "BOX_ID", "box-id", "bbox_id", "bboxId", "bbox-id", "object-id", "object_id")
-SETTINGS = ("bbox", "crs", "start", "grid", "source", "variables", "settle_days", "day")
+SETTINGS = ("bbox", "crs", "start", "grid", "source", "variables", "settle_days", "day", "merge")
 """Keys of a box file beside its id."""
 _ADDRESSES = ("root", "url")
 _ILLEGAL = re.compile(r"[^A-Za-z0-9._-]+")
@@ -127,6 +127,7 @@ def _settings(
         "variables": lambda: _variables(said),
         "settle_days": lambda: _first(said, "settle_days"),
         "day": lambda: _first(said, "day"),
+        "merge": lambda: _first(said, "merge"),
     }
     settings, problems = {}, []
     for key, make in makers.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from geofield.boxes import MERGE_RULES
 from geofield.boxfiles.making import ID_KEYS, SETTINGS
 from geofield.fields.coordinates import KINDS
 from geofield.fields.jsonrows import LINES, is_lines, member_crs, read_lines
@@ -150,6 +151,8 @@ def _picked(properties: dict[str, Any]) -> Row:
     odd = {key for key, kind in _KINDS.items() if key in properties and not isinstance(properties[key], kind)}
     if properties.get("day") not in ("utc", "solar"):
         odd.add("day")
+    if properties.get("merge") not in MERGE_RULES:
+        odd.add("merge")
     ignored = [key for key in properties if key in unknown or key in odd]
     return Row({key: value for key, value in properties.items() if key not in ignored}, ignored=ignored)
 

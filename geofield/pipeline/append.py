@@ -16,10 +16,11 @@ from dask.delayed import Delayed, delayed
 from geofield.cube.attempt import Attempt, Fork, NewDay
 from geofield.cube.cube import Cube, Head, to_date, to_day
 from geofield.cube.view import read_digests
-from geofield.errors import LostRaceError, MissingDaysError
+from geofield.errors import LostRaceError, MissingBandError, MissingDaysError
 from geofield.pipeline.boxfields import BoxFields
 from geofield.pipeline.days import DayInputs, day_inputs, touching
 from geofield.pipeline.layers import check_schema, row_values, statistics_of, value_columns
+from geofield.pipeline.merging import MISSING_BANDS, lacking
 from geofield.pipeline.run import Run
 from geofield.pipeline.scenes import items_json, merge_orders
 from geofield.pipeline.tasks import annotated, task_key, unique
@@ -48,6 +49,8 @@ class AppendReport:
         Counted where the pixels were read.
     cube_objects_written
         Shards that hold a value.
+    incomplete
+        Acquisitions that lack a band that the box needs, in words.
     """
 
     days_appended: int = 0
@@ -57,6 +60,7 @@ class AppendReport:
     cube_objects_written: int = 0
     rows_written: int = 0
     tasks: int = 0
+    incomplete: tuple[str, ...] = ()
 
     def __add__(self, other: AppendReport) -> AppendReport:
         return AppendReport(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
@@ -157,6 +161,8 @@ def _append_window(
     """Publish a window; what was done, and the rows that are to be committed."""
     before = _last_digests(cube, head)
     days = day_inputs(fields.box, fields.grid, source, dates, before)
+    if not head.acquired.any():
+        _check_bands(source, days, fields)
     active = np.flatnonzero(fields.active(dates).any(axis=0))
     chosen = fields.take(active)
     attempt = Attempt(cube, head.snapshot)
@@ -176,8 +182,18 @@ def _append_window(
         source_bytes=sum(one.source_bytes for one in every),
         cube_objects_written=sum(one.shards for one in every),
         tasks=tasks,
+        incomplete=tuple(text for one in days for text in lacking(one.acquisitions)),
     )
     return report, rows
+
+
+def _check_bands(source: Source, days: Sequence[DayInputs], fields: BoxFields) -> None:
+    """`MissingBandError` where none of the first acquisitions has all bands: then the box is wrong, not the day."""
+    every = [one for day in days for one in day.acquisitions]
+    if every and all(one.properties.get(MISSING_BANDS) for one in every):
+        source.read(every[0], every[0].properties[MISSING_BANDS], fields.grid.geobox[:1, :1])
+        told = lacking(every)[0]
+        raise MissingBandError(f"No acquisition of {days[0].date} to {days[-1].date} has all bands: {told}.")
 
 
 def _last_digests(cube: Cube, head: Head) -> npt.NDArray[np.uint64] | None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from geofield.boxes import Box
 from geofield.cube.cube import to_day
 from geofield.grid import Grid, parse_crs
+from geofield.pipeline.merging import prepared
 from geofield.projection import project_bounds
 from geofield.recipe.digest import recipe_digest, tile_digest
 from geofield.source.protocol import Acquisition, Source
@@ -76,11 +77,12 @@ def acquisitions_by_day(
     margin = dt.timedelta(days=1 if box.day == "solar" else 0)
     shift = dt.timedelta(hours=_longitude(grid) / 15) if box.day == "solar" else dt.timedelta()
     wanted = set(dates)
+    offered = source.bands()
     result: dict[dt.date, list[Acquisition]] = {}
     for one in sorted(source.search(grid, min(dates) - margin, max(dates) + margin), key=lambda a: (a.time, a.id)):
         date = (one.time.astimezone(dt.UTC) + shift).date()
         if date in wanted:
-            result.setdefault(date, []).append(one)
+            result.setdefault(date, []).append(prepared(box, one, offered))
     return result
 
 

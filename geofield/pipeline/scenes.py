@@ -11,6 +11,7 @@ from typing import Any
 from dask.delayed import Delayed, delayed
 
 from geofield.pipeline.days import DayInputs
+from geofield.pipeline.merging import fixed_order, is_counted
 from geofield.pipeline.tasks import task_key
 from geofield.pipeline.tile import Counts, TileDay, TileJob, count_tile, rank
 from geofield.source.protocol import Acquisition
@@ -21,11 +22,11 @@ Jobs = Mapping[tuple[int, int], tuple[TileJob, Sequence[TileDay]]]
 
 def merge_orders(
     jobs: Jobs, days: Sequence[DayInputs], name: str, known: Mapping[dt.date, Counts] | None = None
-) -> tuple[dict[dt.date, Delayed], list[list[Delayed]]]:
+) -> tuple[dict[dt.date, Any], list[list[Delayed]]]:
     """For days of several acquisitions: the order of merging, and the counts that it comes from.
 
-    Valid pixels are counted over the whole box, so that the order does not depend on the tiles; the pixels of such a
-    day are read twice, which costs less than to hold them until every tile was counted.
+    Where the box orders by valid pixels, they are counted over the whole box, so that the order does not depend on the
+    tiles; the pixels of such a day are read twice, which costs less than to hold them until every tile was counted.
 
     Parameters
     ----------
@@ -34,11 +35,15 @@ def merge_orders(
     known
         Counts that the cube remembers, by day; their acquisitions are not read again.
     """
-    orders: dict[dt.date, Delayed] = {}
+    orders: dict[dt.date, Any] = {}
     counted: list[list[Delayed]] = []
-    box_id = next((job.box.id for job, _ in jobs.values()), "")
+    box = next((job.box for job, _ in jobs.values()), None)
+    box_id = "" if box is None else box.id
     for number, one in enumerate(days):
         if len(one.acquisitions) < 2:
+            continue
+        if box is not None and not is_counted(box):
+            orders[one.date] = fixed_order(box, one.acquisitions)
             continue
         remembered = (known or {}).get(one.date, {})
         parts = [

@@ -24,8 +24,9 @@ from geofield.cube.view import read_window, write_window
 from geofield.encoding import IntArray
 from geofield.grid import Window
 from geofield.pipeline.layers import observation_layer, state_layers, statistics_of
+from geofield.pipeline.merging import MISSING_BANDS
 from geofield.recipe.state import State, advance, never_seen, noise
-from geofield.recipe.variables import count_valid, encoding_of, merge, needed_bands, observe
+from geofield.recipe.variables import count_valid, encoding_of, median, merge, needed_bands, observe
 from geofield.reduce.coverage import Coverage
 from geofield.reduce.layer import Layer
 from geofield.reduce.partial import Partial, reduce_window
@@ -178,7 +179,10 @@ def observe_day(job: TileJob, day: TileDay) -> tuple[Counts, dict[str, dict[str,
     layers: dict[str, dict[str, IntArray]] = {name: {} for name in job.box.variables}
     counts: dict[str, dict[str, int]] = {name: {} for name in job.box.variables}
     for one in day.acquisitions:
-        values = job.source.read(one, bands, geobox)
+        lacking = one.properties.get(MISSING_BANDS, ())
+        there = [band for band in bands if band not in lacking]
+        values = job.source.read(one, there, geobox) if there else {}
+        values |= {band: np.full(job.window.shape, np.nan) for band in bands if band in lacking}
         for name, variable in job.box.variables.items():
             layers[name][one.id] = observe(variable, values)
             counts[name][one.id] = count_valid(encoding_of(variable), layers[name][one.id])
@@ -197,6 +201,8 @@ def merged(
     found = layers[name]
     if not found:  # imagery came, but not for this tile
         return np.full(window.shape, encoding.fill, encoding.dtype)
+    if box.merge == "median":
+        return median(encoding, list(found.values()))
     order = [one for one in ranks[name] if one in found] if ranks is not None else list(found)
     return merge(encoding, [found[one] for one in order])
 

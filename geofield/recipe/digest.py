@@ -25,7 +25,8 @@ def recipe_digest(box: Box, grid: Grid) -> bytes:
         }
         for name, variable in box.variables.items()
     }
-    return _hash(16, {"pixels": pixels, "variables": variables, "day": box.day})
+    merge = {} if box.merge == "most_valid" else {"merge": box.merge}
+    return _hash(16, {"pixels": pixels, "variables": variables, "day": box.day, **merge})
 
 
 def tile_digest(recipe: bytes, acquired: bool, items: Iterable[tuple[str, str]], before: int | None) -> int:

@@ -107,6 +107,22 @@ def merge(encoding: Encoding, layers: Sequence[IntArray]) -> IntArray:
     return merged
 
 
+def median(encoding: Encoding, layers: Sequence[IntArray]) -> IntArray:
+    """Per pixel the median of the layers that are not missing there; between two values, the even of two steps."""
+    if len(layers) == 1:
+        return layers[0]
+    stacked = np.stack(layers).astype(np.int64)
+    missing = stacked == encoding.fill
+    ordered = np.sort(np.where(missing, np.iinfo(np.int64).max, stacked), axis=0)
+    count = len(layers) - missing.sum(axis=0)
+    lower = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
+    upper = np.take_along_axis(ordered, np.minimum(count // 2, len(layers) - 1)[None], axis=0)[0]
+    with np.errstate(over="ignore"):
+        middle = np.rint((lower + upper) / 2)
+    values: IntArray = np.where(count > 0, middle, encoding.fill).astype(encoding.dtype)
+    return values
+
+
 def _index_bands(variable: Variable, offered: Sequence[str]) -> dict[str, str]:
     """Letter of the catalogue -> band of the source."""
     entry = _index(variable)

@@ -223,6 +223,7 @@ class FilesSource:
         target: str,
     ) -> Acquisition:
         own = [headers[asset.href] for asset in assets.values()]
+        lacking = [name for name in self.settings.bands if name not in assets]
         known = [projected(*header, target) for header in own if header is not None]
         return Acquisition(
             id=f"{time:%Y%m%dT%H%M%S}" + (f".{time.microsecond:06d}" if time.microsecond else ""),
@@ -230,6 +231,7 @@ class FilesSource:
             time=time,
             footprint=union(known) if len(known) == len(own) else None,
             assets={name: asset.href for name, asset in assets.items()},
+            properties={"missing_bands": lacking} if lacking else {},
         )
 
     def _version(self, assets: Mapping[str, _Asset]) -> str:

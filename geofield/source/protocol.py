@@ -31,7 +31,8 @@ class Acquisition:
     assets
         Band -> where its pixels are. Never holds a credential.
     properties
-        What else the source knows, e.g. the processing baseline; JSON values only.
+        What else the source knows, e.g. the processing baseline; JSON values only. `missing_bands` names bands of the
+        source that this acquisition does not have.
     """
 
     id: str

@@ -33,6 +33,8 @@ from geofield.source.stacsettings import BandAsset, StacSettings
 from geofield.source.stacversion import file_stamps, is_local, said_stamp
 
 _MOST_SEARCHES = 64
+_TOLD = ("eo:cloud_cover", "view:off_nadir", "view:incidence_angle")
+"""Of a scene, kept with the day: what scenes of one day may be put in order by."""
 
 
 @dataclass
@@ -136,7 +138,8 @@ class StacSource:
         properties = {
             "collection": item.get("collection"),
             "processing_baseline": _baseline_text(item),
-            "eo:cloud_cover": properties_of(item).get("eo:cloud_cover"),
+            **{key: properties_of(item).get(key) for key in _TOLD},
+            "missing_bands": [name for name in settings.band_names if name not in hrefs] or None,
             "radiometry": {name: [one.scale, one.offset, _json(one.nodata)] for name, one in numbers.items()},
         }
         return Acquisition(
