@@ -1,0 +1,4 @@
+output "s3" {
+  description = "The S3 server, inside the cluster."
+  value       = local.s3_url
+}

@@ -1,0 +1,4 @@
+output "store" {
+  description = "URL of the store."
+  value       = module.geofield.store
+}
