@@ -1,26 +1,46 @@
-"""Field statistics of one day beside exactextract, and beside reading the pixels alone.
+"""Field statistics of one day beside other tools and the floor: `python -m benchmarks.zonal`.
 
-Run `python benchmarks/zonal.py [--size 4096] [--fields 2000] [--rounds 5]`. One thread.
+[--size 4096] [--fields 20 2000] [--rounds 5] [--slow-rounds 1]. All tools get the same raster and the same polygons, a
+fresh raster in every repetition, in turns. Printed are, for each tool, the shortest wall time, the shortest processor
+time, and the median over the rounds of its time beside exactextract's of the same round. Tools that are not installed
+(`pip install geofield[peers]`) are left out and named.
+
+- floor: reading the pixels of the fields once and summing them, by place in a compiled loop, and with NumPy;
+- kernel: five moments of every field, one thread, nothing else;
+- a further day: with all that is around it, weights kept;
+- a first day: weights and statistics;
+- rasterstats, flox and xarray-spatial count a pixel wholly or not at all; flox and xarray-spatial get a raster of
+  labels (time included), in which overlapping fields hide one another.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
+import platform
+import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import geopandas as gpd
 import numba
 import numpy as np
 import shapely
+import xarray as xr
 from affine import Affine
 from exactextract import exact_extract
 from exactextract.feature import Feature, FeatureSource
 from exactextract.raster import NumPyRasterSource
 from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+from rasterio.features import rasterize
 
+import geofield
 from geofield.grid import Window
+from geofield.reduce import kernels
 from geofield.reduce.coverage import Coverage, coverage
 from geofield.reduce.layer import Layer
 from geofield.reduce.partial import combine, reduce_window
@@ -28,6 +48,10 @@ from geofield.reduce.partial import combine, reduce_window
 MOMENTS = ("count", "mean", "stdev", "min", "max")
 ORDERED = (*MOMENTS, "median", "quantile(q=0.25)", "quantile(q=0.75)")
 TILE = 2048
+CACHE = 16_000_000
+"""Numbers written between two measurements: what was in the caches is in them no more."""
+
+Day = Callable[[np.ndarray], object]
 
 
 def make_fields(count: int, pixels: float, size: int, seed: int = 0) -> gpd.GeoDataFrame:
@@ -42,19 +66,40 @@ def make_fields(count: int, pixels: float, size: int, seed: int = 0) -> gpd.GeoD
     return gpd.GeoDataFrame(geometry=shapely.polygons(np.stack([x * 10, y * 10], axis=-1)), crs=32631)
 
 
-def best(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Shortest of several runs of each, ms; in turns, so that a busy machine is busy for all."""
-    shortest = dict.fromkeys(functions, float("inf"))
-    for function in functions.values():
-        function()  # compiled
-    for _ in range(rounds):
-        for name, function in functions.items():
-            # What takes milliseconds is run several times: one interruption would be all that is seen.
-            for _ in range(1 if shortest[name] > 100 else 5):
-                begin = time.perf_counter()
-                function()
-                shortest[name] = min(shortest[name], (time.perf_counter() - begin) * 1e3)
-    return shortest
+@dataclass
+class Times:
+    """Seconds of one tool, a number for each round."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+def take_turns(days: dict[str, Day], fresh: Callable[[], np.ndarray], rounds: dict[str, int]) -> dict[str, Times]:
+    """Time each on a raster that it has not seen; the first time of each does not count."""
+    found = {name: Times() for name in days}
+    for number in range(max(rounds.values()) + 1):
+        for name, day in days.items():
+            if number > rounds[name]:
+                continue
+            data = fresh()
+            np.ones(CACHE).sum()
+            wall, cpu = time.perf_counter(), time.process_time()
+            day(data)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            if number or not rounds[name]:
+                found[name].wall.append(wall)
+                found[name].cpu.append(cpu)
+    return found
+
+
+def show(found: dict[str, Times], peer: str) -> None:
+    """One line each."""
+    print(f"  {'':50s} {'wall ms':>9s} {'CPU ms':>9s}   of {peer}")
+    for name, times in found.items():
+        pairs = zip(times.wall, found[peer].wall, strict=False)
+        ratio = statistics.median(mine / theirs for mine, theirs in pairs)
+        parts = f"1/{1 / ratio:.1f}" if ratio < 1 else f"{ratio:.1f}"
+        print(f"  {name:50s} {min(times.wall) * 1e3:9.1f} {min(times.cpu) * 1e3:9.1f}   {ratio:8.4f} ({parts})")
 
 
 @numba.njit
@@ -106,58 +151,150 @@ def one_window(data: np.ndarray, cover: Coverage, stats: Sequence[str], scale: f
     return combine([reduce_window({"v": Layer(data, scale)}, window, cover, asked)], cover, asked)
 
 
-def in_tiles(data: np.ndarray, cover: Coverage, parts: dict[Window, Coverage], stats: Sequence[str]) -> object:
-    """A day in tiles, as the pipeline does it: the coverage of each tile is cut once, not every day."""
-    asked = {"v": stats}
-    partials = [
-        reduce_window({"v": Layer(data[:, window.y0 : window.y1, window.x0 : window.x1])}, window, part, asked)
-        for window, part in parts.items()
-    ]
-    return combine(partials, cover, asked)
+def kernel_alone(cover: Coverage) -> Day:
+    """Five moments of every segment, one thread, nothing around it."""
+    runs = cover.run_row, cover.run_col, cover.run_length, cover.run_weight, cover.weights
+    out = np.zeros((1, len(cover.number), 6))
+
+    def day(data: np.ndarray) -> None:
+        kernel = kernels.moments_kernel(data.dtype)
+        fill = data.dtype.type(0)
+        kernel(data, fill, False, 1.0, 0, 0, *runs, cover.segment_run, cover.segment_start, out)
+
+    return day
+
+
+def raster_of(data: np.ndarray, geobox: GeoBox) -> xr.DataArray:
+    """A day as xarray holds it."""
+    return xr.DataArray(data[0], dims=("y", "x"), coords=xr_coords(geobox, dims=("y", "x")), name="v").odc.assign_crs(
+        geobox.crs
+    )
+
+
+def peers(fields: gpd.GeoDataFrame, geobox: GeoBox, size: int) -> dict[str, Day]:
+    """Other tools, as their documentation says to use them; those that are installed."""
+    names = ("rasterstats", "xvec", "flox", "xrspatial")
+    there = {name for name in names if importlib.util.find_spec(name)}
+    if there != set(names):
+        print(f"  not installed: {', '.join(sorted(set(names) - there))}")
+
+    def labels() -> xr.DataArray:
+        burnt = rasterize(
+            zip(fields.geometry, range(1, len(fields) + 1), strict=True), (size, size), transform=geobox.transform,
+            dtype="int32",
+        )  # fmt: skip
+        return raster_of(burnt[None], geobox).rename("label")
+
+    def rasterstats(data: np.ndarray) -> object:
+        from rasterstats import zonal_stats
+
+        stats = ["count", "mean", "std", "min", "max"]
+        return zonal_stats(fields.geometry, data[0], affine=geobox.transform, stats=stats, nodata=-9999)
+
+    def xvec(data: np.ndarray) -> object:
+        import xvec  # noqa: F401 - registers the accessor
+
+        return raster_of(data, geobox).xvec.zonal_stats(
+            fields.geometry, x_coords="x", y_coords="y", stats=list(MOMENTS), method="exactextract"
+        )
+
+    def flox(data: np.ndarray) -> object:
+        from flox.xarray import xarray_reduce
+
+        zones, raster = labels(), raster_of(data, geobox)
+        return [xarray_reduce(raster, zones, func=name) for name in ("count", "mean", "std", "min", "max")]
+
+    def xrspatial(data: np.ndarray) -> object:
+        from xrspatial.zonal import stats
+
+        return stats(labels(), raster_of(data, geobox), stats_funcs=["count", "mean", "std", "min", "max"])
+
+    days = {
+        "rasterstats": ("rasterstats, pixel centres", rasterstats),
+        "xvec": ("xvec, by exactextract", xvec),
+        "flox": ("flox, labels burnt, five calls", flox),
+        "xrspatial": ("xarray-spatial, labels burnt", xrspatial),
+    }
+    return {label: day for name, (label, day) in days.items() if name in there}
+
+
+def compare(count: int, given: argparse.Namespace) -> None:
+    """One table."""
+    size = given.size
+    fields = make_fields(count, given.pixels, size)
+    geobox = GeoBox((size, size), Affine(10, 0, 0, 0, -10, size * 10), "EPSG:32631")
+    wkt = fields.crs.to_wkt()
+    rng = np.random.default_rng(1)
+    cover = coverage(fields, geobox)
+    row, col = cover.places
+    theirs = fields.set_crs(geobox.crs.to_wkt(), allow_override=True)
+
+    def fresh() -> np.ndarray:
+        return (rng.integers(0, 10_000, (1, size, size), dtype=np.int16) * np.float32(1e-4)).astype(np.float32)
+
+    def exactextract(data: np.ndarray, shapes: object, stats: Sequence[str]) -> object:
+        source = NumPyRasterSource(data[0], 0, 0, size * 10, size * 10, srs_wkt=wkt)
+        return exact_extract(source, shapes, list(stats), output="pandas")
+
+    print(f"{count} fields of {cover.pixels:,} pixels in {len(cover.number):,} blocks; {size} x {size} float32")
+    slow = peers(theirs, geobox, size)
+    days: dict[str, Day] = {
+        "floor: pixels summed by place": lambda data: gather(data, row, col),
+        "floor: NumPy data[row, column]": lambda data: data[0][row, col].sum(),
+        "kernel alone, five moments": kernel_alone(cover),
+    }
+    for label, stats in (("five moments", MOMENTS), ("moments, median, two quantiles", ORDERED)):
+        days |= {
+            f"further day, {label}": lambda data, stats=stats: one_window(data, cover, stats),
+            f"first day, {label}": lambda data, stats=stats: one_window(data, coverage(fields, geobox), stats),
+            f"exactextract, {label}": lambda data, stats=stats: exactextract(data, fields, stats),
+            f"exactextract given WKB, {label}": lambda data, stats=stats: exactextract(
+                data, WkbPolygons(fields), stats
+            ),
+        }
+    days["exactextract given a DataArray, five moments"] = lambda data: exact_extract(
+        raster_of(data, geobox), fields, list(MOMENTS), output="pandas"
+    )
+    days["geofield.zonal_stats given a DataArray, five moments"] = lambda data: geofield.zonal_stats(
+        raster_of(data, geobox), fields, MOMENTS
+    )
+    days |= slow
+    rounds = {name: given.slow_rounds if name in slow else given.rounds for name in days}
+    found = take_turns(days, fresh, rounds)
+    of_quantiles = {name: times for name, times in found.items() if "quantiles" in name}
+    show({name: times for name, times in found.items() if name not in of_quantiles}, "exactextract, five moments")
+    show(of_quantiles, "exactextract, moments, median, two quantiles")
+    floor = found["floor: pixels summed by place"].wall
+    kernel = statistics.median(
+        mine / least for mine, least in zip(found["kernel alone, five moments"].wall, floor, strict=True)
+    )
+    print(f"  kernel alone: {kernel:.2f} of the floor (pixels summed by place)")
+
+
+def describe_machine() -> str:
+    """What the figures hold for."""
+    return (
+        f"{os.cpu_count()} cores {platform.machine()}, load {os.getloadavg()[0]:.1f}, Python "
+        f"{platform.python_version()}, NumPy {np.__version__}, Numba {numba.__version__}"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=4096)
-    parser.add_argument("--fields", type=int, default=2000)
+    parser.add_argument("--fields", type=int, nargs="+", default=[20, 2000])
     parser.add_argument("--pixels", type=float, default=400)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--slow-rounds", type=int, default=1, help="of the tools that take seconds; 0: the first counts"
+    )
     given = parser.parse_args(arguments)
-    size = given.size
-    fields = make_fields(given.fields, given.pixels, size)
-    geobox = GeoBox((size, size), Affine(10, 0, 0, 0, -10, size * 10), "EPSG:32631")
-    raw = np.random.default_rng(1).integers(0, 10_000, (1, size, size)).astype(np.int16)
-    floats = (raw * 1e-4).astype(np.float32)
-    source = NumPyRasterSource(floats[0], 0, 0, size * 10, size * 10, srs_wkt=fields.crs.to_wkt())
-    cover = coverage(fields, geobox)
-    tile = min(TILE, size)
-    windows = [Window(y, x, y + tile, x + tile) for y in range(0, size, tile) for x in range(0, size, tile)]
-    parts = {window: cover.within(window) for window in windows}
-    print(f"{given.fields} fields, {len(cover.weight):,} pixels, {len(cover.number):,} segments, grid {size} x {size}")
-    for name, stats in (("five moments", MOMENTS), ("moments, median, two quantiles", ORDERED)):
-        took = best(
-            {
-                "exactextract": lambda stats=stats: exact_extract(source, fields, list(stats), output="pandas"),
-                "exactextract given polygons as WKB": lambda stats=stats: exact_extract(
-                    source, WkbPolygons(fields), list(stats), output="pandas"
-                ),
-                "first day, coverage and statistics": lambda stats=stats: one_window(
-                    floats, coverage(fields, geobox), stats
-                ),
-                "further day, float32": lambda stats=stats: one_window(floats, cover, stats),
-                "further day, int16": lambda stats=stats: one_window(raw, cover, stats, 1e-4),
-                f"further day, float32 in tiles of {tile}": lambda stats=stats: in_tiles(floats, cover, parts, stats),
-                "gathering the pixels alone": lambda: gather(floats, cover.row, cover.col),
-            },
-            given.rounds,
-        )
-        theirs = took.pop("exactextract")
-        print(f"{name}: exactextract {theirs:.1f} ms")
-        for label, ms in took.items():
-            print(f"  {label:42s} {ms:8.1f} ms   {ms / theirs:7.3f} of it (1/{theirs / ms:.1f})")
+    print(describe_machine())
+    for count in given.fields:
+        compare(count, given)
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("error")
+    warnings.simplefilter("ignore")  # other tools' own
     main()

@@ -11,6 +11,7 @@ import shapely
 
 from geofield.errors import CrsError, GridError, InputError
 from geofield.grid import Window
+from geofield.reduce import exact
 from geofield.reduce.coverage import Coverage, coverage
 from tests.support.shapes import CRS, make_fields, make_geobox
 
@@ -146,6 +147,40 @@ def test_pickling_keeps_every_bit() -> None:
     assert arrays_equal(cover, back)
     assert back.geobox == cover.geobox
     assert len(cover.weight) * 4 < cover.nbytes < len(pickle.dumps(cover)) < len(cover.weight) * 40
+
+
+def test_a_large_field_is_computed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With holes, two parts and an edge outside of the grid; pieces of one block, of which many lie wholly inside."""
+    geobox = make_geobox(1400, 1300, (9.99479, 9.99745))
+    ring = shapely.Point(506_000, 5_007_000).buffer(7_000) - shapely.Point(505_000, 5_006_000).buffer(900)
+    far = shapely.box(512_003, 5_000_011, 512_700, 5_000_777)
+    fields = gpd.GeoDataFrame(geometry=[*make_fields(3, geobox, 2).geometry, shapely.union_all([ring, far])], crs=CRS)
+    whole = coverage(fields, geobox)
+    monkeypatch.setattr(exact, "LARGE", 100_000)
+    monkeypatch.setattr(exact, "PIECE", 256)
+    pieces = coverage(fields, geobox)
+    assert (pieces.weight == 1).sum() > 1_000_000
+    assert pieces.nbytes < 0.3 * pieces.pixels
+    for name in ("ids", "covered", "start", "segment_block"):
+        assert np.array_equal(getattr(pieces, name), getattr(whole, name)), name
+    grid = np.zeros((2, *geobox.shape))
+    for image, cover in zip(grid, (whole, pieces), strict=True):
+        np.add.at(image, cover.places, cover.weight)
+    np.testing.assert_allclose(grid[1], grid[0], rtol=0, atol=2e-6)
+    assert pieces.take([0, 1, 2]).nbytes == whole.take([0, 1, 2]).nbytes
+    assert arrays_equal(pieces.take([3]), coverage(fields.iloc[[3]], geobox))
+
+
+def test_runs_stay_in_their_row_and_block() -> None:
+    geobox = make_geobox(600, 700)
+    field = gpd.GeoDataFrame(geometry=[geobox.extent.geom.buffer(50)], crs=CRS)
+    cover = coverage(field, geobox)
+    last = cover.run_col + cover.run_length - 1
+    assert np.array_equal(cover.run_col // 256, last // 256)
+    assert last.max() == 699
+    assert cover.pixels == 600 * 700
+    assert len(cover.weights) == 0  # wholly covered: a run of a block's width, and no weight for each pixel
+    assert cover.nbytes < 600 * 3 * 30
 
 
 def test_fields_in_degrees_are_projected_with_their_curve() -> None:

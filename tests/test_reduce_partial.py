@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from geofield.errors import GridError, InputError, StatisticError
 from geofield.grid import Window
-from geofield.reduce import kernels
+from geofield.reduce import ordering
 from geofield.reduce.coverage import Coverage, coverage
 from geofield.reduce.layer import Layer
 from geofield.reduce.partial import Partial, combine, reduce_window
@@ -289,7 +289,7 @@ def test_sorting_is_stable_whatever_the_values(kind: str, n: int) -> None:
     marks = np.arange(n, dtype=np.float64)  # in the place of weights: which value it was
     order = np.argsort(values, kind="stable")
     found, found_marks = np.empty(n), np.empty(n)
-    kernels._sort(
+    ordering.stable_sort(
         values.copy(), marks.copy(), n, values.min(), values.max(), found, found_marks,
         np.empty(n, np.int32), np.empty(n + 1, np.int32),
     )  # fmt: skip

@@ -194,6 +194,20 @@ def test_a_raster_on_disk_is_read_in_windows(
         assert not opened["ndvi"].variable._in_memory
 
 
+def test_progress_grows_to_one(cube: xr.DataArray, fields: gpd.GeoDataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zonal, "WINDOW", 256)
+    monkeypatch.setattr(zonal, "FEW_FIELDS", 5)
+    monkeypatch.setattr(zonal, "FIELD_PIXELS", 1500)
+    data = xr.Dataset({"ndvi": cube, "slope": cube.isel(time=0, drop=True)})
+    told: list[float] = []
+    found = zonal_stats(data, fields, STATS, id_column="name", progress=told.append)
+    xr.testing.assert_identical(found, zonal_stats(data, fields, STATS, id_column="name"))
+    assert told == sorted(told)
+    assert told[0] == 0
+    assert told[-1] == 1
+    assert len(set(told)) > 20
+
+
 @pytest.mark.parametrize("chunks", [None, {"time": 1}])
 def test_fields_outside_of_the_raster(chunks: dict[str, int] | None, cube: xr.DataArray) -> None:
     far = gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 10, 10)], crs="EPSG:32633")

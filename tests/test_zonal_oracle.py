@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import geopandas as gpd
@@ -9,14 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import rioxarray
+import shapely
 import xarray as xr
 from exactextract import exact_extract
 from exactextract.raster import NumPyRasterSource
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import wrap_xr
 
+from geofield.reduce import ordering, zonal
 from geofield.reduce.zonal import zonal_stats
 from tests.support.shapes import make_fields, make_geobox
 
@@ -86,12 +89,80 @@ def test_random_rasters_and_polygons(
     compare(pixels, geobox, make_fields(12, geobox, seed))
 
 
+@pytest.mark.slow
+@settings(max_examples=1500)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 300),
+    columns=st.integers(2, 300),
+    resolution=st.tuples(st.floats(0.5, 40), st.floats(0.5, 40)),
+    missing=st.floats(0, 1),
+)
+def test_more_random_rasters_and_polygons(
+    seed: int, rows: int, columns: int, resolution: tuple[float, float], missing: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    geobox = make_geobox(rows, columns, resolution)
+    pixels = rng.normal(rng.choice([0, 1, 300]), 1, (rows, columns)).astype(rng.choice([np.float32, np.float64]))
+    pixels[rng.random(pixels.shape) < missing] = np.nan
+    compare(pixels, geobox, make_fields(12, geobox, seed))
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.sampled_from([(12, 9), (300, 530)]),
+    missing=st.sampled_from([0.0, 0.3, 1.0]),
+)
+def test_the_rule_of_centres_beside_rasterstats(seed: int, shape: tuple[int, int], missing: float) -> None:
+    """rasterstats refuses fields that lie wholly outside, so those are left out."""
+    rasterstats = pytest.importorskip("rasterstats", reason="a peer of the benchmarks; not installed")
+    rng = np.random.default_rng(seed)
+    geobox = make_geobox(*shape)
+    pixels = rng.normal(size=shape)
+    pixels[rng.random(shape) < missing] = -9999
+    fields = make_fields(12, geobox, seed)
+    fields = fields[fields.intersects(shapely.box(*geobox.boundingbox.bbox).buffer(-1e-6))]
+    found = zonal_stats(
+        wrap_xr(pixels, geobox, nodata=-9999), fields, ("count", "mean", "min", "max"), coverage="centre"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own
+        theirs = pd.DataFrame(
+            rasterstats.zonal_stats(fields.geometry, pixels, affine=geobox.transform, nodata=-9999),
+            columns=["count", "mean", "min", "max"],
+        )
+    np.testing.assert_array_equal(found["value_count"], theirs["count"])
+    for name in ("mean", "min", "max"):
+        expected = pd.to_numeric(theirs[name]).to_numpy(dtype=np.float64)
+        expected[theirs["count"] == 0] = np.nan
+        np.testing.assert_allclose(found[f"value_{name}"], expected, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
 def test_a_field_as_large_as_the_grid() -> None:
     geobox = make_geobox(600, 700)
     pixels = np.random.default_rng(0).normal(size=(600, 700))
     field = gpd.GeoDataFrame(geometry=[geobox.extent.geom.buffer(50)], crs="EPSG:32633")
     compare(pixels, geobox, field)
     assert zonal_stats(wrap_xr(pixels, geobox), field, ("count",))["value_count"].item() == 600 * 700
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint16", "uint8"])
+@pytest.mark.parametrize("window", [256, 2048])
+def test_a_large_field_of_narrow_integers_is_counted_to_the_same_bits(
+    dtype: str, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pixels of 16 bits are counted, those of 64 bits are sorted; crossing windows or not."""
+    monkeypatch.setattr(zonal, "WINDOW", window)
+    geobox = make_geobox(600, 700)
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(0 if dtype == "int16" else 100, 25, (600, 700)).astype(np.int64).clip(-100, 250).astype(dtype)
+    pixels[rng.random(pixels.shape) < 0.2] = 7
+    field = gpd.GeoDataFrame(geometry=[geobox.extent.geom.centroid.buffer(2950)], crs="EPSG:32633")
+    narrow, wide = (wrap_xr(pixels.astype(kind), geobox, nodata=7) for kind in (dtype, np.int64))
+    found = zonal_stats(narrow, field, STATS)
+    assert found["value_count"].item() > 2 * ordering.COUNTABLE
+    assert found["value_variety"].item() > 100
+    xr.testing.assert_identical(found, zonal_stats(wide, field, STATS))
 
 
 def test_real_fields_and_real_clouds(shared: Path) -> None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from geofield.errors import GridError, InputError
 from geofield.grid import Window
-from geofield.reduce import kernels
+from geofield.reduce import kernels, ordering
 from geofield.reduce.coverage import Coverage
 from geofield.reduce.layer import Layer
 from geofield.reduce.runs import Ints
@@ -201,7 +201,9 @@ def _reduce_layer(
     wanted = _ordered(columns)
     in_order = np.full((times, len(done), len(wanted)), np.nan)
     if in_order.size:
-        kernels.sorted_kernel(arguments[0].dtype)(*arguments, part.start, done, *_codes(wanted), in_order)
+        ordering.sorted_kernel(arguments[0].dtype)(
+            *arguments, part.start, done, *_countable(layer), *_codes(wanted), in_order
+        )
     pixels = _pixels_of(part, carried) if wanted or _of_pixels(columns) else np.empty(0, np.int64)
     row, col = part.places if pixels.size else (pixels, pixels)
     raw = layer.data[:, row[pixels] - origin[0], col[pixels] - origin[1]][:, None]
@@ -211,12 +213,14 @@ def _reduce_layer(
 def _kernel_arguments(layer: Layer, origin: tuple[int, int], part: Coverage) -> tuple[Any, ...]:
     data = layer.native
     fill, fills = layer.missing()
-    return data, fill, fills, layer.factor, *origin, *_run_arguments(part)
-
-
-def _run_arguments(part: Coverage) -> tuple[Any, ...]:
     runs = part.run_row, part.run_col, part.run_length, part.run_weight, part.weights
-    return *runs, part.segment_run, part.segment_start
+    return data, fill, fills, layer.factor, *origin, *runs, part.segment_run, part.segment_start
+
+
+def _countable(layer: Layer) -> tuple[bool, bool]:
+    """Whether the pixels are integers of at most 16 bits that grow with the value, and whether they have a sign."""
+    dtype = layer.native.dtype
+    return dtype.kind in "iu" and dtype.itemsize <= 2 and layer.factor > 0, dtype.kind == "i"
 
 
 def _codes(columns: Sequence[Asked]) -> tuple[Ints, Floats]:
@@ -264,20 +268,30 @@ def _combine_ordered(
         return found
     fields = np.unique(np.searchsorted(cover.start, segments, side="right") - 1)
     pieces = cover.take(fields)
-    raw = np.full((times, 1, pieces.pixels), np.nan)
-    for partial in partials:
-        # A carried segment's place among the taken ones: they are in the same order.
-        at = np.searchsorted(segments, partial.carried)
-        raw[:, 0, _pixels_of(pieces, at)] = _decoded(partial.layers[name].pixels)[:, 0]
+    layer = _carried_layer(partials, segments, pieces, name, times)
     values = np.full((times, len(fields), len(in_order)), np.nan)
-    kernels.sorted_kernel(raw.dtype)(
-        raw, 0.0, False, 1.0, 0, 0, *_run_arguments(pieces.side_by_side()), pieces.start, np.arange(len(fields)),
-        *_codes(in_order), values,
-    )  # fmt: skip
+    arguments = _kernel_arguments(layer, (0, 0), pieces.side_by_side())
+    ordering.sorted_kernel(arguments[0].dtype)(
+        *arguments, pieces.start, np.arange(len(fields)), *_countable(layer), *_codes(in_order), values
+    )
     found[:, fields, : len(in_order)] = values
     for k, one in enumerate(_of_pixels(columns), len(in_order)):
-        found[:, fields, k] = _of_functions(one, raw[:, 0], pieces)
+        found[:, fields, k] = _of_functions(one, _decoded(layer)[:, 0], pieces)
     return found
+
+
+def _carried_layer(partials: Sequence[Partial], segments: Ints, pieces: Coverage, name: str, times: int) -> Layer:
+    """(time, 1, pixel): the pixels that were carried, put together; stored numbers where all windows store alike."""
+    parts = [(partial.carried, partial.layers[name].pixels) for partial in partials if len(partial.carried)]
+    first = parts[0][1]
+    kinds = {(layer.native.dtype, layer.scale, layer.fill) for _, layer in parts}
+    alike = len(kinds) == 1 and first.fill == first.fill
+    raw = np.empty((times, 1, pieces.pixels), first.native.dtype if alike else np.float64)
+    for carried, layer in parts:
+        # A carried segment's place among the taken ones: they are in the same order.
+        at = np.searchsorted(segments, carried)
+        raw[:, 0, _pixels_of(pieces, at)] = (layer.native if alike else _decoded(layer))[:, 0]
+    return Layer(raw, first.scale, first.fill) if alike else Layer(raw)
 
 
 def _of_functions(asked: Asked, raw: Floats, pieces: Coverage) -> Floats:

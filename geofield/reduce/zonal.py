@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,8 @@ from geofield.reduce.shapes import field_ids
 from geofield.reduce.statistics import PixelFunction, parse_stats
 
 Floats = npt.NDArray[np.float64]
+Progress = Callable[[float], None]
+"""Told the share of the work that is done."""
 
 WEIGHTED = ("weighted_mean", "weighted_sum")
 """Statistics that take a second raster."""
@@ -49,6 +51,7 @@ def zonal_stats(
     coverage: Rule = "exact",
     weights: xr.DataArray | None = None,
     geometry: bool = False,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Coverage-weighted statistics of fields, as exactextract defines them.
 
@@ -73,6 +76,9 @@ def zonal_stats(
         A second raster on the grid of the data, with or without time.
     geometry
         Add the polygons as the coordinate `geometry` (field), with their CRS in its attributes, as xvec expects.
+    progress
+        Called with the share of the work that is done, from 0 to 1. Not for Dask arrays, whose work comes later: see
+        `dask.diagnostics.ProgressBar`.
 
     Returns
     -------
@@ -102,15 +108,22 @@ def zonal_stats(
     if len(batches) > 1:
         assert not isinstance(fields, Coverage)
         field_ids(fields, id_column)  # each id once, over all batches
-        options = {"id_column": id_column, "coverage": coverage, "weights": weights, "geometry": geometry}
-        parts = [zonal_stats(data, fields.iloc[batch], stats, **options) for batch in batches]  # type: ignore[arg-type]
+        options: dict[str, Any] = {
+            "id_column": id_column, "coverage": coverage, "weights": weights, "geometry": geometry,
+        }  # fmt: skip
+        parts = [
+            zonal_stats(data, fields.iloc[batch], stats, progress=_share(progress, number, len(batches)), **options)
+            for number, batch in enumerate(batches)
+        ]
         return xr.concat(parts, "field").isel(field=np.argsort(np.concatenate(batches)))
     cover = _cover(raster, fields, id_column, coverage)
-    found = _reduced(raster, cover, plain)
     asked = [one for one in stats if one in WEIGHTED]
+    rounds = 2 if asked else 1
+    result = _reduced(raster, cover, plain, _share(progress, 0, rounds))
     if asked:
-        found |= _weighted(raster, cover, weights, asked)
-    result = xr.Dataset(found)
+        result = result.assign(_weighted(raster, cover, weights, asked, _share(progress, 1, rounds)))
+    if progress is not None:
+        progress(1.0)
     return _with_geometry(result, fields) if geometry else result
 
 
@@ -131,27 +144,42 @@ def _batches(raster: Raster, fields: gpd.GeoDataFrame | gpd.GeoSeries | Coverage
     return [np.sort(part) for part in np.split(order, np.flatnonzero(np.diff(batch)) + 1)]
 
 
-def _reduced(raster: Raster, cover: Coverage, stats: tuple[str | PixelFunction, ...]) -> dict[str, xr.DataArray]:
+def _share(progress: Progress | None, number: int, of: int) -> Progress | None:
+    """The progress of one of several equal parts."""
+    return None if progress is None else lambda done: progress((number + done) / of)
+
+
+def _reduced(
+    raster: Raster, cover: Coverage, stats: tuple[str | PixelFunction, ...], progress: Progress | None
+) -> xr.Dataset:
     """`<variable>_<stat>` -> (field, time) or (field,)."""
     wanted = [one.suffix for one in parse_stats(stats)]
     if "count" not in stats:
         wanted.remove("count")
     if not wanted:
-        return {}
+        return xr.Dataset()
     task = _Task(cover, list(_windows(cover)), stats, wanted)
-    found = {}
-    for name, variable in raster.variables.items():
-        values = _lazy(variable, task) if variable.chunks is not None else _eager(variable, task)
-        coords = _coordinates(raster, name, cover)
+    found: dict[str, tuple[Any, ...]] = {}
+    coords: dict[Any, Any] = {"field": ("field", cover.ids)}
+    for number, (name, variable) in enumerate(raster.variables.items()):
+        if variable.chunks is not None:
+            values: Floats | da.Array = _lazy(variable, task)
+        else:
+            values = _eager(variable, task, _share(progress, number, len(raster.variables)))
+        coords |= _along_time(raster, name)
         dimension = raster.dimension(name)
         for k, column in enumerate(wanted):
             dims, array = (("field",), values[k, 0]) if dimension is None else (("field", dimension), values[k].T)
-            found[f"{name}_{column}"] = xr.DataArray(array, dims=dims, coords=coords)
-    return found
+            found[f"{name}_{column}"] = (dims, array)
+    return xr.Dataset(found, coords)
 
 
 def _weighted(
-    raster: Raster, cover: Coverage, weights: xr.DataArray | None, asked: Sequence[str | PixelFunction]
+    raster: Raster,
+    cover: Coverage,
+    weights: xr.DataArray | None,
+    asked: Sequence[str | PixelFunction],
+    progress: Progress | None,
 ) -> dict[str, xr.DataArray]:
     """sum(c w x) and sum(c w x) / sum(c w) over the valid pixels x; missing where one of them has no weight w."""
     if weights is None:
@@ -163,7 +191,7 @@ def _weighted(
         raise InputError(f"The weights are one raster; got the variables {', '.join(second.variables)}.")
     (by,) = (_decoded(one) for one in second.variables.values())
     found: dict[str, xr.DataArray] = {}
-    for name, variable in raster.variables.items():
+    for number, (name, variable) in enumerate(raster.variables.items()):
         value = _decoded(variable)
         # without coordinates: the grids are the same, their numbers may differ in the last digit
         share = xr.DataArray(by.data, dims=(*by.dims[:-2], *value.dims[-2:]))
@@ -175,7 +203,7 @@ def _weighted(
         }
         order = (..., *value.dims[-2:])
         part = replace(raster, variables={key: layer.transpose(*order) for key, layer in layers.items()})
-        sums = _reduced(part, cover, ("sum",))
+        sums = _reduced(part, cover, ("sum",), _share(progress, number, len(raster.variables)))
         total = sums["product_sum"].where(sums["lost_sum"] == 0)
         columns = {"weighted_sum": total, "weighted_mean": total / sums["weight_sum"]}
         found |= {f"{name}_{one}": columns[str(one)] for one in asked}
@@ -215,13 +243,13 @@ def _described(thing: Coverage | Raster) -> str:
     return f"{rows} x {columns} pixels, {crs_text(crs_of(thing.geobox))}, bounds {bounds_of(thing.geobox)}"
 
 
-def _coordinates(raster: Raster, name: str, cover: Coverage) -> dict[Any, Any]:
-    """`field`, and whatever lies along time."""
+def _along_time(raster: Raster, name: str) -> dict[Any, Any]:
+    """The coordinates that lie along the first dimension of a variable."""
     dimension = raster.dimension(name)
-    along = {
-        key: value for key, value in raster.variables[name].coords.items() if dimension and value.dims == (dimension,)
-    }
-    return {"field": ("field", cover.ids), **along}
+    if dimension is None:
+        return {}
+    coords = raster.variables[name].coords
+    return {key: value.variable for key, value in coords.items() if value.dims == (dimension,)}
 
 
 def _windows(cover: Coverage) -> Iterator[tuple[Window, Coverage]]:
@@ -261,17 +289,20 @@ class _Task:
         return len(self.cover.ids)
 
 
-def _eager(variable: xr.DataArray, task: _Task) -> Floats:
+def _eager(data: xr.DataArray, task: _Task, progress: Progress | None) -> Floats:
     """(column, time, field) at once; data that are not in memory are read window by window."""
+    variable, fill = data.variable, _fill(data)  # without coordinates, which would be cut as well
     times = len(variable) if variable.ndim == 3 else 1
     step = max(1, PIXELS_AT_ONCE // max(window.shape[0] * window.shape[1] for window, _ in task.windows))
     found = [np.empty((len(task.columns), 0, task.fields))]
     for first in range(0, times, step):
         partials = []
-        for window, part in task.windows:
+        for number, (window, part) in enumerate(task.windows):
+            if progress is not None:
+                progress((first + min(step, times - first) * number / len(task.windows)) / times)
             piece = variable[..., window.slices[0], window.slices[1]]
             pixels = piece[first : first + step].to_numpy() if piece.ndim == 3 else piece.to_numpy()[None]
-            partials.append(_reduce(pixels, _fill(variable), window, part, task.stats))
+            partials.append(_reduce(pixels, fill, window, part, task.stats))
         found.append(_combined(partials, task.cover, task.stats, task.columns))
     return np.concatenate(found, axis=1)
 
