@@ -132,15 +132,18 @@ def _made(
     api: Kubernetes, settings: KubeSettings, number: int, job: Job, stack: contextlib.ExitStack
 ) -> Mapping[str, Any]:
     """The description of a cluster whose scheduler and first worker run; it is removed with `stack`."""
+    owner = _owner()
+    image = settings.image or api.image_of("" if owner is None else owner.name)
     for attempt in range(1, settings.attempts + 1):
         asked = Asked(
             name=cluster_name(job.run_id, attempt),
             run_id=job.run_id,
             store=mask(job.store),
+            image=image,
             workers=number,
             now=_now(),
             versions=own_versions(),
-            owner=_owner(),
+            owner=owner,
         )
         spec = cluster_spec(settings, asked)
         job.say(f"kube: cluster {asked.name} with {number} worker{'' if number == 1 else 's'} to begin with")
@@ -209,7 +212,9 @@ def _remove(api: Kubernetes, name: str, say: Say) -> None:
 
 def _owner() -> Owner | None:
     """The pod that this runs in, when it was told its name."""
-    name, uid = os.environ.get("GEOFIELD_POD_NAME"), os.environ.get("GEOFIELD_POD_UID")
+    from orchestrate.kubesettings import POD_NAME, POD_UID
+
+    name, uid = os.environ.get(POD_NAME), os.environ.get(POD_UID)
     return Owner(name, uid) if name and uid else None
 
 
@@ -238,7 +243,7 @@ def _connected(name: str, namespace: str, settings: KubeSettings, stack: context
 
 def _run_first(client: Any, settings: KubeSettings, api: Kubernetes, name: str) -> None:
     """See a worker run a task, with the packages that this process has."""
-    _refuse_others(client.run_on_scheduler(versions, COMPARED), "the scheduler", settings)
+    _refuse_others(client.run_on_scheduler(versions, COMPARED), "the scheduler")
     first = client.submit(versions, COMPARED, pure=False)
     try:
         found = first.result(timeout=settings.start_timeout_s)
@@ -246,15 +251,15 @@ def _run_first(client: Any, settings: KubeSettings, api: Kubernetes, name: str) 
         reasons = "; ".join(troubles(api.pods(name))) or "its worker pods run, but do not reach the scheduler"
         waited = f"{settings.start_timeout_s:.0f} s"
         raise ClusterError(f"{name}: no worker took a task within {waited}: {reasons}.") from error
-    _refuse_others(found, "a worker", settings)
+    _refuse_others(found, "a worker")
 
 
-def _refuse_others(found: Mapping[str, str], who: str, settings: KubeSettings) -> None:
+def _refuse_others(found: Mapping[str, str], who: str) -> None:
     faults = differences(own_versions(), found)
     if faults:
         raise ConfigurationError(
             f"{who} runs other packages than this process: {'; '.join(faults)}. Rows have to come from one version: "
-            f"run geofield from the image that the cluster has ({settings.image}), or set GEOFIELD_KUBE_IMAGE."
+            "run geofield from the image that the cluster has, or set GEOFIELD_KUBE_IMAGE to the one that has these."
         )
 
 

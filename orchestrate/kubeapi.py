@@ -108,6 +108,14 @@ class Kubernetes:
         """Deployments of a cluster: where it is told that no pod may be made."""
         return self._listed("deployments", name)
 
+    def image_of(self, pod: str) -> str:
+        """The image of a pod's first container."""
+        from kr8s.objects import Pod
+
+        with _told(f"get the pod {pod}, for its image"):
+            found = Pod.get(pod, namespace=self.namespace, api=self._api)
+            return str(found.spec.containers[0].image)
+
     def log(self, pod: str) -> str:
         """The last lines of a pod, of its last life if this one has said nothing; empty if there are none."""
         from kr8s.objects import Pod

@@ -13,6 +13,8 @@ from geofield.errors import ConfigurationError
 from orchestrate.memory import parse_memory
 
 FILE = "GEOFIELD_KUBE_FILE"
+POD_NAME, POD_UID = "GEOFIELD_POD_NAME", "GEOFIELD_POD_UID"
+"""Of the runner's own pod, by the downward API."""
 _PREFIX = "GEOFIELD_KUBE_"
 _SIMPLE = ("image", "namespace", "service_account", "runner_does_s", "dead_after_s")  # each also GEOFIELD_KUBE_NAME
 _LARGEST = 1_000_000  # bytes
@@ -55,7 +57,9 @@ class KubeSettings(BaseModel):
 
     model_config = _STRICT
 
-    image: str = Field(min_length=1, description="of scheduler and workers: the same as the runner's")
+    image: str | None = Field(
+        default=None, description="of scheduler and workers; default: that of the runner's own pod"
+    )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     image_pull_secrets: tuple[str, ...] = ()
     namespace: str | None = Field(default=None, description="default: that of the pod or of the kubeconfig")
@@ -117,12 +121,10 @@ def kube_settings(environment: Mapping[str, str] | None = None, *, needs_image: 
     path = environment.get(FILE)
     values = _read(Path(path)) if path else {}
     values |= {name: environment[_PREFIX + name.upper()] for name in _SIMPLE if environment.get(_PREFIX + name.upper())}
-    if not needs_image:
-        values.setdefault("image", "none")
-    if not values.get("image"):
+    if needs_image and not values.get("image") and not environment.get(POD_NAME):
         raise ConfigurationError(
-            f"--cluster kube: which image do scheduler and workers run? Set {_PREFIX}IMAGE, or `image` in the "
-            f"file that {FILE} names. It is the runner's own, see docs/kubernetes.md."
+            f"--cluster kube: which image do its pods run? Set {_PREFIX}IMAGE, or `image` in the file that "
+            f"{FILE} names. In a pod that {POD_NAME} names it is the pod's own. See docs/kubernetes.md."
         )
     try:
         return KubeSettings.model_validate(values)

@@ -67,6 +67,7 @@ class Asked:
     name: str
     run_id: str
     store: str
+    image: str
     workers: int
     now: str
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -76,7 +77,7 @@ class Asked:
 def cluster_name(run_id: str, attempt: int) -> str:
     """A name that Kubernetes takes for the n-th try of a run: at most 53 lower-case letters, digits and dashes."""
     plain = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")[-36:].strip("-")
-    return f"geofield-{plain}" + ("" if attempt == 1 else f"-{attempt}")
+    return f"geofield-{plain or 'run'}" + ("" if attempt == 1 else f"-{attempt}")
 
 
 def cluster_spec(settings: KubeSettings, asked: Asked) -> dict[str, Any]:
@@ -188,7 +189,7 @@ def _container(name: str, settings: KubeSettings, asked: Asked, size: PodSetting
     sources += [{"secretRef": {"name": one}} for one in settings.secrets]
     container: dict[str, Any] = {
         "name": name,
-        "image": settings.image,
+        "image": asked.image,
         "command": ["dask"],
         "env": [_variable(key, value) for key, value in variables.items()],
         # no limit of CPU: a pod that would be throttled while its node is idle only takes longer
