@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from geofield.source import open_source as open_source
     from geofield.source.existing import Imagery as Imagery
     from geofield.source.existing import imagery_at as imagery_at
+    from geofield.source.searches import searches_kept as searches_kept
     from geofield.store import ObjectInfo as ObjectInfo
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ _NAMES = {
     "place_fields": "geofield.fields",
     "read_boxes": "geofield.boxfiles",
     "read_fields": "geofield.fields",
+    "searches_kept": "geofield.source.searches",
     "zonal_stats": "geofield.reduce.zonal",
 }
 
@@ -82,6 +84,7 @@ __all__ = [
     "plots",
     "read_boxes",
     "read_fields",
+    "searches_kept",
     "zonal_stats",
 ]
 

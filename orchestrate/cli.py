@@ -286,16 +286,18 @@ def submit(words: tuple[str, ...], as_: str, as_json: bool, **said: Any) -> int:
 @_store_argument
 @_until_option
 @_look_back_option
+@click.option("--search/--no-search", default=True, show_default=True,
+              help="Ask STAC catalogues for items, bytes and cloud cover.")  # fmt: skip
 @_json_option
-def plan(store: str | None, until: str | None, look_back: int | None, as_json: bool) -> int:
-    """Show what a run would do, with tasks, bytes and a time estimate. Changes nothing."""
+def plan(store: str | None, until: str | None, look_back: int | None, search: bool, as_json: bool) -> int:
+    """Show what a run would do, with tasks, bytes, imagery on offer and a time estimate. Changes nothing."""
     from orchestrate.config import parse_until, settings
     from orchestrate.summary import planned
 
     held = settings(look_back=look_back)
     day = parse_until(until if until is not None else held.until)
     with _without_warnings():
-        result = planned(_open(store), day, held.look_back)
+        result = planned(_open(store), day, held.look_back, search)
     if as_json:
         _print_json(result)
     else:

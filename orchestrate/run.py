@@ -117,7 +117,7 @@ def run(
             client = stack.enter_context(clusters.connect(held.cluster, held.workers))
         stack.enter_context(clusters.active(client))
         runner = _Runner(opened, last, held, progress or Silent(), clusters.label(client), part, is_sized)
-        with of_run(runner.work.id):
+        with of_run(runner.work.id), geofield.searches_kept():
             return runner.run()
 
 

@@ -131,10 +131,27 @@ def show_plan(result: Mapping[str, Any]) -> None:
         )
     else:
         out.print(f"Nothing to do: everything until {result['until']} is there.")
+    _show_imagery(out, result.get("imagery") or {})
     waiting = result["inbox"]["boxes"] + result["inbox"]["fields"]
     if waiting:
         out.print(f"{many(waiting, 'file')} in the inbox will be read first; what they hold is not in this plan.")
     _show_errors(out, result["errors"])
+
+
+def _show_imagery(out: Console, imagery: Mapping[str, Mapping[str, Any]]) -> None:
+    """What catalogues offer for the days to append."""
+    found = {name: one for name, one in imagery.items() if "error" not in one}
+    rows = [
+        (name, one["items"], one["days"], size(one["source_bytes"]),
+         *(f"{number:.0f} %" for number in one["cloud_cover"] or ()))
+        for name, one in found.items()
+    ]  # fmt: skip
+    if rows:
+        headings = ("box", "items", "days with imagery", "to read, at most", "least cloud", "mean", "most")
+        out.print(table(headings, [(*row, *[None] * (len(headings) - len(row))) for row in rows], "Imagery on offer"))
+    for name, one in imagery.items():
+        if "error" in one:
+            out.print(printable(f"box {name}: its catalogue could not be asked. {one['error']}"), soft_wrap=True)
 
 
 def _span(step: Mapping[str, Any]) -> str | None:

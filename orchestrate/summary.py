@@ -6,8 +6,10 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any
 
+import geofield
 from orchestrate.forecast import forecast
 from orchestrate.inboxfiles import KINDS, WHY, waiting
+from orchestrate.offers import offers, with_bytes
 from orchestrate.receipt import recent_receipts
 from orchestrate.state import BoxState, gather
 from orchestrate.survey import Survey
@@ -19,9 +21,18 @@ if TYPE_CHECKING:
 _FILES = 10
 
 
-def planned(store: Store, until: dt.date, look_back: int = 0) -> dict[str, Any]:
-    """What a run until a day would do, with `look_back` days compared with what the sources offer now."""
-    steps, failures = forecast(Survey(store, until, look_back))
+def planned(store: Store, until: dt.date, look_back: int = 0, search: bool = False) -> dict[str, Any]:
+    """What a run until a day would do, with `look_back` days compared with what the sources offer now.
+
+    Parameters
+    ----------
+    search
+        Ask STAC catalogues for the scenes of the days that are to be appended.
+    """
+    with geofield.searches_kept():
+        steps, failures = forecast(Survey(store, until, look_back))
+        imagery = offers(store, steps) if search else {}
+    steps = [with_bytes(step, imagery) for step in steps]
     appends = [step for step in steps if isinstance(step, Append)]
     fills = [step for step in steps if isinstance(step, FillLate | Reduce)]
     known = [step.seconds for step in steps if step.seconds is not None]
@@ -38,6 +49,7 @@ def planned(store: Store, until: dt.date, look_back: int = 0) -> dict[str, Any]:
             "late_field_days": sum(step.field_days for step in fills),
             "seconds": sum(known) if len(known) == len(steps) else None,
         },
+        "imagery": imagery,
         "inbox": _inbox(store),
         "errors": [fault(box_id, None, error) for box_id, error in failures.items()],
     }

@@ -8,7 +8,7 @@ from geofield.pipeline.append import AppendReport, append_day, append_days
 from geofield.pipeline.boxfields import BoxFields, box_fields
 from geofield.pipeline.compact import compact
 from geofield.pipeline.correct import CorrectionReport, changed_days, correct_days
-from geofield.pipeline.days import catalogue_digest
+from geofield.pipeline.days import Offer, catalogue_digest, offer
 from geofield.pipeline.history import (
     CubeCommit,
     FieldVersion,
@@ -32,6 +32,7 @@ __all__ = [
     "FieldVersion",
     "Finding",
     "LateReport",
+    "Offer",
     "PublishReport",
     "RowsCommit",
     "Run",
@@ -47,6 +48,7 @@ __all__ = [
     "field_versions",
     "fill_late_fields",
     "missing_rows",
+    "offer",
     "publish",
     "rebuild_cube",
     "reduce_days",

@@ -16,7 +16,10 @@ from geofield.grid import Grid, parse_crs
 from geofield.pipeline.merging import prepared
 from geofield.projection import project_bounds
 from geofield.recipe.digest import recipe_digest, tile_digest
+from geofield.recipe.variables import needed_bands
 from geofield.source.protocol import Acquisition, Source
+
+_BYTES = 2  # of a pixel: imagery comes as 16 bit integers as a rule
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,52 @@ def catalogue_digest(box: Box, source: Source, start: dt.date, end: dt.date) -> 
     found = acquisitions_by_day(box, box.resolved, source, dates)
     told = [(str(date), one.id, one.version, one.footprint) for date in dates for one in found.get(date, ())]
     return hashlib.blake2b(repr(told).encode(), digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a source offers for some days, by its catalogue alone.
+
+    Attributes
+    ----------
+    items, days
+        Scenes; days that have any.
+    cloud_cover
+        (least, mean, most) per cent of the whole scenes, as far as their catalogue says; None: it says nothing.
+    source_bytes
+        To be read, at most: the pixels of the box that lie within the scenes, in every band, 2 bytes each.
+    """
+
+    items: int
+    days: int
+    cloud_cover: tuple[float, float, float] | None
+    source_bytes: int
+
+
+def offer(box: Box, source: Source, start: dt.date, end: dt.date) -> Offer:
+    """What a source offers for some days. A catalogue search; no pixel is read."""
+    dates = [start + dt.timedelta(days=number) for number in range((end - start).days + 1)]
+    found = acquisitions_by_day(box, box.resolved, source, dates)
+    every = [one for date in dates for one in found.get(date, ())]
+    said = [one.properties.get("eo:cloud_cover") for one in every]
+    covers = [float(value) for value in said if isinstance(value, int | float)]
+    bands = len(needed_bands(box.variables, source.bands()))
+    return Offer(
+        len(every),
+        len(found),
+        (min(covers), sum(covers) / len(covers), max(covers)) if covers else None,
+        sum(_pixels_within(one, box.resolved) for one in every) * bands * _BYTES,
+    )
+
+
+def _pixels_within(one: Acquisition, grid: Grid) -> int:
+    if one.footprint is None:
+        return grid.shape[0] * grid.shape[1]
+    xmin, ymin, xmax, ymax = grid.bounds
+    wide = min(one.footprint[2], xmax) - max(one.footprint[0], xmin)
+    high = min(one.footprint[3], ymax) - max(one.footprint[1], ymin)
+    step = grid.geobox.resolution
+    return max(0, round(wide / abs(step.x))) * max(0, round(high / abs(step.y)))
 
 
 def touching(acquisitions: Sequence[Acquisition], grid: Grid, tile: tuple[int, int]) -> Iterator[Acquisition]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,17 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geofield.errors import AccessError, CrsError, GridError, MissingBandError, SourceError
+from geofield.errors import (
+    AccessError,
+    CrsError,
+    GridError,
+    MissingBandError,
+    SourceError,
+    SourceUnavailableError,
+)
 from geofield.grid import Grid, crs_text
 from geofield.source.access import is_remote
 from geofield.source.counters import count_read
 from geofield.source.footprints import Bounds, projected
+from geofield.source.patience import next_wait, wait_of_files
 from geofield.source.protocol import Acquisition
 from geofield.source.raster import RasterBand, read_bands
+from geofield.source.searches import shared
 from geofield.source.settings import parse_settings
 from geofield.source.signing import forget_tokens
 from geofield.source.stacbands import asset_key
-from geofield.source.staccatalog import Catalog
+from geofield.source.staccatalog import Catalog, pause
 from geofield.source.stacitem import LONLAT, Json, assets_of, extent_of, lonlat_bounds, properties_of, time_of
 from geofield.source.stacquery import is_wanted
 from geofield.source.stacradiometry import Radiometry, baseline_of, is_sentinel2, radiometry_of
@@ -41,15 +51,32 @@ _TOLD = ("eo:cloud_cover", "view:off_nadir", "view:incidence_angle")
 class _Kept:
     """What a source keeps of its catalogue while it lives."""
 
-    catalog: Catalog | None = None
     found: dict[tuple[Bounds, str, dt.date, dt.date], list[Acquisition]] = field(default_factory=dict)
+    catalogs: list[Catalog] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def within(self, place: tuple[Bounds, str], start: dt.date, end: dt.date) -> list[Acquisition] | None:
+        """What a search for these days or more has found; None: there was none."""
+        with self.lock:
+            for (bounds, crs, first, last), every in self.found.items():
+                if (bounds, crs) == place and first <= start and end <= last:
+                    return [one for one in every if start <= one.time.date() <= end]
+        return None
+
+    def keep(self, period: tuple[Bounds, str, dt.date, dt.date], found: list[Acquisition]) -> None:
+        """Keep what was found; what was found first goes when there is too much."""
+        with self.lock:
+            while len(self.found) >= _MOST_SEARCHES:
+                del self.found[next(iter(self.found))]
+            self.found[period] = found
 
 
 @dataclass(frozen=True)
 class StacSource:
     """A source of STAC items; see `StacSettings`.
 
-    What was searched for is kept while the source lives, which is one step of a run, and not pickled with it.
+    What was searched for is kept while the source lives, and not pickled with it; inside of `searches_kept`, which is
+    a run, sources of the same settings share it.
     """
 
     settings: StacSettings
@@ -58,7 +85,8 @@ class StacSource:
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> StacSource:
         """From the `source` mapping of a box."""
-        return cls(parse_settings(StacSettings, spec))
+        settings = parse_settings(StacSettings, spec)
+        return cls(settings, shared(("stac", settings.model_dump_json()), _Kept))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"settings": self.settings, "_kept": _Kept()}
@@ -87,14 +115,15 @@ class StacSource:
             The catalogue is none, or an item does not say what its numbers mean.
         """
         bbox = projected(grid.bounds, crs_text(grid.crs), LONLAT)
-        kept, period = self._kept.found, (grid.bounds, crs_text(grid.crs), start, end)
-        if period not in kept:
-            found = [self._acquisition(item, grid) for item in self._items(bbox, start, end)]
-            own = _with_own_ids([one for one in found if _is_on(one.footprint, grid.bounds)])
-            while len(kept) >= _MOST_SEARCHES:
-                del kept[next(iter(kept))]
-            kept[period] = sorted(own, key=lambda one: (one.time, one.id))
-        return list(kept[period])
+        place = (grid.bounds, crs_text(grid.crs))
+        known = self._kept.within(place, start, end)
+        if known is not None:
+            return known
+        found = [self._acquisition(item, grid) for item in self._items(bbox, start, end)]
+        own = _with_own_ids([one for one in found if _is_on(one.footprint, grid.bounds)])
+        ordered = sorted(own, key=lambda one: (one.time, one.id))
+        self._kept.keep((*place, start, end), ordered)
+        return list(ordered)
 
     def read(self, acquisition: Acquisition, bands: Sequence[str], geobox: GeoBox) -> dict[str, NDArray[np.float64]]:
         """Number x scale + offset, as the item says; on other grids the value at each pixel's centre."""
@@ -102,20 +131,47 @@ class StacSource:
         try:
             result, nbytes = read_bands(wanted, geobox)
         except AccessError:
-            if not self.settings.access.sign:
+            renewed = self._renewed(acquisition, bands, geobox)
+            if renewed is None:
                 raise
-            forget_tokens()  # one that should have held was refused; a second refusal is an answer
+            result, nbytes = read_bands(renewed, geobox)  # a second refusal is an answer
+        except SourceUnavailableError:
+            wait = next_wait(0.0, wait_of_files([band.href for band in wanted.values()], self.settings.access))
+            if not wait:
+                raise
+            pause(wait)
             result, nbytes = read_bands(wanted, geobox)
         if nbytes:
             count_read(nbytes)
         return result
 
+    def _renewed(self, acquisition: Acquisition, bands: Sequence[str], geobox: GeoBox) -> dict[str, RasterBand] | None:
+        """The files by addresses that are signed anew; None where they were not signed, or the scene is another."""
+        if self.settings.access.sign:
+            forget_tokens()
+            return {band: self._raster_band(acquisition, band) for band in bands}
+        if not any(urlsplit(acquisition.assets[band]).query for band in bands):
+            return None
+        day = acquisition.time.date()
+        fresh = StacSource(self.settings).search(Grid(geobox), day, day)  # the catalogue signs them
+        same = [one for one in fresh if (one.id, one.version) == (acquisition.id, acquisition.version)]
+        return {band: self._raster_band(same[0], band) for band in bands} if same else None
+
+    def _catalog(self) -> Catalog:
+        settings, kept = self.settings, self._kept.catalogs
+        if not kept:
+            key = ("catalog", settings.url, repr(settings.access))
+            with shared((*key, "opening"), threading.Lock):
+                opened = shared((*key, "opened"), list[Catalog])
+                if not opened:
+                    opened.append(Catalog(settings.url, settings.access))
+            kept.append(opened[0])
+        return kept[0]
+
     def _items(self, bbox: Bounds, start: dt.date, end: dt.date) -> list[Json]:
         settings = self.settings
-        if self._kept.catalog is None:
-            self._kept.catalog = Catalog(settings.url, settings.access)
         days, conditions = (start, end), settings.conditions
-        found = self._kept.catalog.find(settings.collection, bbox, days, conditions)
+        found = self._catalog().find(settings.collection, bbox, days, conditions)
         wanted = [item for item in found if is_wanted(item, settings.collection, bbox, days, conditions)]
         return one_of_each_scene(wanted, settings.collection)
 

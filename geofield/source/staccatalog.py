@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
+import requests
 from pystac.utils import make_absolute_href
 from pystac_client import ItemSearch
 from pystac_client.exceptions import APIError
@@ -21,6 +23,7 @@ from geofield.source.access import Access, is_remote
 from geofield.source.footprints import Bounds
 from geofield.source.gdal import endpoint_url
 from geofield.source.listing import translated
+from geofield.source.patience import BUSY, next_wait, seconds_asked
 from geofield.source.stacitem import Json, assets_of
 
 WAITS_S = (0.5, 1.0, 2.0, 4.0)
@@ -39,6 +42,8 @@ class CatalogIO(StacApiIO):
     def __init__(self, access: Access) -> None:
         super().__init__(timeout=_TIMEOUT_S, max_retries=None)
         self._access = access
+        self._said = threading.local()
+        self.session.hooks["response"].append(self._note)
 
     def request(
         self,
@@ -57,15 +62,21 @@ class CatalogIO(StacApiIO):
             It refused, or there is no such address.
         """
         own = {**(headers or {}), **self._access.headers(href)}
-        for wait in (*WAITS_S, None):
+        for planned in (*WAITS_S, None):
+            self._said.wait = None
             try:
                 return str(super().request(href, method, own, parameters))
             except APIError as error:
                 failure = _failure(error, href)
+                wait = next_wait(planned, self._said.wait)
                 if wait is None or not isinstance(failure, SourceUnavailableError):
                     raise failure from error
             pause(wait)
         raise AssertionError
+
+    def _note(self, answer: requests.Response, *_: object, **__: object) -> None:
+        """Keep what a busy server asks for: the error that comes of its answer does not say."""
+        self._said.wait = seconds_asked(answer.headers.get("Retry-After")) if answer.status_code in BUSY else None
 
     def document(self, href: str) -> Json:
         """A JSON object; its own addresses stay as they are."""
@@ -122,6 +133,7 @@ class Catalog:
             link for link in _links(self._root) if link.get("rel") == "search" and isinstance(link.get("href"), str)
         ]
         self._items: list[Json] | None = None
+        self._crawling = threading.Lock()
 
     def find(
         self,
@@ -141,9 +153,10 @@ class Catalog:
         """
         if self._searches:
             return self._search(collections, bbox, days, query)
-        if self._items is None:
-            self._items = list(_crawl(self._io, self._url, self._root))
-        return self._items
+        with self._crawling:  # once, for whoever shares this
+            if self._items is None:
+                self._items = list(_crawl(self._io, self._url, self._root))
+            return self._items
 
     def _search(
         self,

@@ -12,6 +12,7 @@ import requests
 from geofield.errors import AccessError, SourceUnavailableError, UnreadableFileError
 from geofield.source.access import Access
 from geofield.source.listing import stamp_of, translated
+from geofield.source.patience import BUSY, next_wait, seconds_asked
 from geofield.source.signing import signed
 from geofield.source.staccatalog import WAITS_S, pause, s3_system
 from geofield.source.stacitem import Json, properties_of
@@ -67,7 +68,8 @@ def _file_stamp(href: str, access: Access) -> str:
 
 
 def _http_stamp(href: str, access: Access) -> str:
-    for wait in (*WAITS_S, None):
+    for planned in (*WAITS_S, None):
+        wait = planned
         try:
             answer = requests.head(
                 signed(href) if access.sign else href,
@@ -87,6 +89,8 @@ def _http_stamp(href: str, access: Access) -> str:
                 raise AccessError(f"Asking for {href} was refused ({answer.status_code}). Check the credentials.")
             if answer.status_code in (404, 410):
                 raise UnreadableFileError(f"{href} is not there (any more), though its item is. Search again later.")
+            asked = seconds_asked(answer.headers.get("Retry-After")) if answer.status_code in BUSY else None
+            wait = next_wait(planned, asked)
             if wait is None:
                 raise SourceUnavailableError(f"{href} answered {answer.status_code}. Try again later.")
         pause(wait)

@@ -48,6 +48,7 @@ class Fault:
     cut: int | None = None
     after: int = 0
     times: int = 1_000_000
+    retry_after: str | None = None
 
     @property
     def is_dead(self) -> bool:
@@ -137,6 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault is not None and fault.status is not None:
             status, headers, body = fault.status, {"Content-Type": "text/plain"}, b"sorry"
+            if fault.retry_after is not None:
+                headers["Retry-After"] = fault.retry_after
         elif owner.upstream and not self.path.startswith(FILES):
             status, headers, body = self._passed_on(owner.upstream, received)
         else:

@@ -33,6 +33,7 @@ def without_waiting() -> Iterator[list[float]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("geofield.source.staccatalog.pause", waits.append)
         patch.setattr("geofield.source.stacversion.pause", waits.append)
+        patch.setattr("geofield.source.stac.pause", waits.append)
         patch.setitem(gdal.OPTIONS, "GDAL_HTTP_RETRY_DELAY", 0.01)
         yield waits
 
