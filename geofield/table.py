@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import io
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from geofield.errors import ConfigurationError, GeofieldError, LostRaceError, unanswered
+from geofield.errors import ConfigurationError, GeofieldError, LostRaceError, NotFoundError, unanswered
 from geofield.store import Location
 
 if TYPE_CHECKING:
@@ -26,6 +30,9 @@ _APPLICATION = "geofield"
 _TRIES = 5
 LONGEST_KEPT = dt.timedelta(days=90)
 """So long a table remembers which files it no longer needs; no `free` may keep them longer."""
+
+_BOUND = 31
+"""Characters of a text that Delta's statistics keep for sure; a longer upper bound ends in another character."""
 
 _PROPERTIES = {
     # the log is the history of the table, and small; files are freed by `free`, and by nothing that happens unasked
@@ -143,15 +150,62 @@ class Table:
         except (OSError, DeltaError, pa.ArrowException) as error:
             raise unanswered(f"Table {self.key} cannot be {done}", error) from error
 
-    def purge(self) -> None:
-        """Remove every file that the present version does not need: what was deleted is gone for good.
+    def purge(self, column: str, values: Collection[str]) -> None:
+        """Remove every trace of rows that were deleted: the files that still hold them, and what the log says of them.
 
-        Earlier versions cannot be read afterwards, and readers that hold one open may fail.
+        The log keeps between which values the columns of a file lie, and which rows a commit replaced. Versions that
+        need one of the removed files cannot be read afterwards, and readers that hold one open may fail. Writers may
+        be at work: one that read the table before cannot commit, looks again and starts over.
+
+        Parameters
+        ----------
+        column, values
+            A text column; no row of the present holds one of these values in it.
+        """
+        listed = [info.key for info in self.location.list(self.key)]
+        self._shut_out("purge")
+        table = self.open().table
+        if table is None:
+            return
+        with self._answering("cleaned"):
+            table.create_checkpoint()
+            needed = {f"{self.key}/{unquote(path)}" for path in pa.table(table.get_add_actions())["path"].to_pylist()}
+        # what was listed and is not needed now was deleted before, or is of a writer that can no longer commit it
+        for key in listed:
+            folder, _, name = key.rpartition("/")
+            if folder != f"{self.key}/_delta_log":
+                if key not in needed and self._may_hold(key, column, values):
+                    self.location.delete(key)
+            elif ".checkpoint." in name and int(name[:20]) < table.version():
+                self.location.delete(key)
+            elif name.endswith(".json"):
+                said = self.location.read(key)
+                if (cleaned := _without(said, column, values)) != said:
+                    self.location.write(key, cleaned)
+
+    def _may_hold(self, key: str, column: str, values: Collection[str]) -> bool:
+        import pyarrow.parquet as pq
+
+        try:
+            found = pq.ParquetFile(io.BytesIO(self.location.read(key))).read([column], use_threads=False)
+        except NotFoundError:  # somebody else was faster
+            return False
+        except pa.ArrowInvalid:  # half a file, of a writer that died
+            return True
+        return bool(pc.any(pc.is_in(found[column].cast(pa.string()), pa.array(values, pa.string()))).as_py())
+
+    def _shut_out(self, why: str) -> None:
+        """A commit that changes nothing and takes the next number: whoever has read the table before cannot commit.
+
+        Called before files are removed that a writer which stood still for long may be about to commit. Compaction
+        carries no number: what it makes is of files that are still there, or Delta refuses it.
         """
         snapshot = self.open()
-        if snapshot.table is not None:
-            with self._answering("cleaned"):
-                snapshot.table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        if snapshot.table is None:
+            return
+        nothing = pa.schema(snapshot.table.schema().to_arrow()).empty_table()
+        with contextlib.suppress(LostRaceError):  # somebody else has taken the number meanwhile, which does as well
+            self.commit(snapshot, nothing, metadata={"kind": why})
 
     def partitions(self, snapshot: Snapshot, column: str) -> list[str]:
         """Values of a partition column that have files, sorted."""
@@ -200,8 +254,8 @@ class Table:
         Parameters
         ----------
         keep
-            Versions of this while can still be read, and files that a writer has yet to commit are left alone. At most
-            `LONGEST_KEPT`.
+            Versions of this while can still be read, and files of this while that a writer has yet to commit are left
+            alone. At most `LONGEST_KEPT`; zero only where nobody writes.
         """
         if not dt.timedelta(0) <= keep <= LONGEST_KEPT:
             raise ConfigurationError(f"Versions are kept for 0 to {LONGEST_KEPT.days} days; got {keep}.")
@@ -211,9 +265,13 @@ class Table:
         hours = math.ceil(keep / dt.timedelta(hours=1))
         with self._answering("cleaned"):
             files = table.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
-            if files:  # an empty one would be a commit of its own
-                table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
-        return len(files)
+        if not files:  # an empty one would be a commit of its own
+            return 0
+        self._shut_out("free")
+        table = self.open().table
+        assert table is not None
+        with self._answering("cleaned"):
+            return len(table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True))
 
     def _create(self, schema: pa.Schema) -> DeltaTable:
         from deltalake import DeltaTable
@@ -240,6 +298,26 @@ def _write(table: DeltaTable, rows: pa.Table, replacing: str | None, properties:
         write_deltalake(
             table, rows, mode="overwrite", schema_mode=mode, predicate=replacing, commit_properties=properties
         )
+
+
+def _without(log: bytes, column: str, values: Collection[str]) -> bytes:
+    """A commit of the log without bounds that are one of the values, and without the values in what it replaced."""
+    begins = {value[:_BOUND] for value in values}
+    lines = []
+    for line in log.splitlines():
+        action = json.loads(line)
+        add, said = action.get("add") or {}, (action.get("commitInfo") or {}).get("operationParameters") or {}
+        stats = json.loads(add.get("stats") or "{}")
+        for name in ("minValues", "maxValues"):
+            if str((stats.get(name) or {}).get(column, ""))[:_BOUND] in begins:
+                del stats[name][column]
+                add["stats"] = json.dumps(stats)
+        for name, text in said.items():
+            for value in values:
+                text = text.replace(quote(value), "'?'") if isinstance(text, str) else text
+            said[name] = text
+        lines.append(line if action == json.loads(line) else json.dumps(action).encode())
+    return b"\n".join(lines) if lines != log.splitlines() else log
 
 
 def plain_types(rows: pa.Table) -> pa.Table:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 from pathlib import Path
 
+import geopandas as gpd
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+import shapely
 
 import geofield
-from geofield.errors import NotFoundError
+from geofield.errors import LostRaceError, NotFoundError
+from geofield.pipeline.history import rows_history
+from geofield.pipeline.publish import publish
+from geofield.pipeline.verify import verify
+from geofield.store import Location
 from orchestrate import run
 from orchestrate.cli import main
+from orchestrate.inbox import submit
 from tests.test_orchestrate_changes import END, describe, make_store
 
 
@@ -44,6 +54,69 @@ def test_a_withdrawn_field_stops_and_can_come_back(store: geofield.Store, tmp_pa
     assert run(store, END + dt.timedelta(days=1))["boxes"]["b"]["late"]["source_reads"] == 0
     back = store.rows(field="f1", end=END)
     assert back.equals(rows)
+
+
+SECRET = "a forgotten field's own id, longer than what statistics keep"
+
+
+def traces(location: Location, text: str) -> list[str]:
+    """Objects that hold a text, or more than the first characters of it; Parquet is read value by value."""
+    found = []
+    for info in location.list(""):
+        said = location.read(info.key)
+        if info.key.endswith(".parquet"):
+            file = pq.ParquetFile(io.BytesIO(said))
+            said = (repr(file.read().to_pylist()) + repr(file.metadata) + repr(file.schema_arrow)).encode()
+        if any(part.encode() in said for part in (text, json.dumps(text)[1:-1], text.replace("'", "''"), text[:30])):
+            found.append(info.key)
+    return found
+
+
+def test_nothing_stored_tells_of_a_forgotten_field(store: geofield.Store, tmp_path: Path) -> None:
+    shape = shapely.box(500155, 5079155, 500255, 5079355)
+    path = tmp_path / "more.geojson"
+    path.write_text(
+        gpd.GeoDataFrame(
+            {"field_id": [SECRET], "planting_date": "2025-05-01"}, geometry=[shape], crs="EPSG:32633"
+        ).to_json()
+    )
+    submit(store, [path], "fields", {"crs": "EPSG:32633"})
+    run(store, END)
+    run(store, END + dt.timedelta(days=1))
+    # replaced rows, a checkpoint, and a file that a writer left when it died
+    moved = store.registry.versions().query("field_id == @SECRET").drop(columns=["accepted", "withdrawn"])
+    assert store.registry.accept(moved.assign(version="0123456789ab", harvest_date=END), "more.geojson", {}) == 1
+    run(store, END + dt.timedelta(days=1))
+    table = store.results("b").table.open().table
+    assert table is not None
+    table.create_checkpoint()
+    orphan = next(key for key in traces(store.location, SECRET) if key.startswith("rows/b/month"))
+    store.location.write(orphan.replace("part-", "part-dead-"), store.location.read(orphan))
+    fields, cube = store.registry.current(), store.cube("b")
+    publish(store.location, store.box("b"), cube, fields, zarr=False, cog=False, fields=True)
+    told = traces(store.location, SECRET)
+    for folder in ("rows/b/month", "rows/b/_delta_log/0", "fields/part", "fields/_delta_log/0", "published/b/fields"):
+        assert [key for key in told if key.startswith(folder)], folder
+    rows, history = store.rows(field=["f1", "f2"]), rows_history(store.location, "b", "f1")
+    assert store.forget_fields([SECRET]) > 0
+    assert [key for key in traces(store.location, SECRET) if not key.startswith("inbox/accepted/")] == []
+    assert set(store.rows()["field_id"]) == {"f1", "f2"}
+    pd.testing.assert_frame_equal(store.rows(field=["f1", "f2"]), rows)
+    assert len(rows_history(store.location, "b", "f1")) >= len(history)
+    assert verify(store.location, deep=True) == []
+    assert run(store, END + dt.timedelta(days=1))["boxes"]["b"]["rows_written"] == 0
+    assert len(run(store, END + dt.timedelta(days=2))["errors"]) == 0
+
+
+def test_a_writer_that_slept_cannot_commit_what_was_purged(store: geofield.Store) -> None:
+    results = store.results("b")
+    asleep = results.table.open()
+    rows = results.table.read(asleep, None, "field_id = 'f1'")
+    assert rows is not None
+    store.forget_fields(["f1"])
+    with pytest.raises(LostRaceError):
+        results.table.commit(asleep, rows)
+    assert set(store.rows()["field_id"]) == {"f2"}
 
 
 def test_a_forgotten_field_is_in_no_table_any_more(store: geofield.Store) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,15 @@ from tests.test_pipeline import DAY1, DAY2, DAY3, FIRST, SCENES, SMALL, THIRD, A
 
 NOW = dt.timedelta(0)
 APPENDING = ["grow", "begin", "fork", "_merged", "write", "publish"]
+
+
+@pytest.fixture(autouse=True)
+def an_hour_later() -> Iterator[None]:
+    """Collections look at a clock that is ahead: what was just written is older than no time at all, on any server."""
+    before = upkeep._before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upkeep, "_before", lambda age: before(age) + dt.timedelta(hours=1))
+        yield
 
 
 @pytest.fixture

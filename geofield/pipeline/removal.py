@@ -16,10 +16,11 @@ FOLDERS = ("cubes", "rows", "published", "weights", "progress/.work")
 def forget_fields(
     field_ids: Sequence[str], registry: FieldRegistry, tables: Mapping[str, Results], metadata: Mapping[str, Any]
 ) -> int:
-    """Remove some fields with their history: every version, every row, and the files that held them.
+    """Remove some fields with their history: every version, every row, the files that held them, and their ids.
 
-    What earlier versions of the tables held cannot be asked for any more, of no field: a past version is made of files,
-    and files that held a forgotten field are gone.
+    A past version of a table that needs one of these files cannot be asked for any more, of no field. Published copies
+    of the fields of a box go with them and are made again by the next `publish`. Let no run be at work meanwhile: what
+    it has in its hands may bring rows of a forgotten field back, which the next run removes as any other row too many.
 
     Returns
     -------
@@ -35,11 +36,13 @@ def forget_fields(
         if name not in known:
             raise NotFoundError(f"There is no field {name!r} to forget.")
     rows = 0
-    for results in tables.values():  # rows first: a crash leaves a field that can be forgotten again
+    for box_id, results in tables.items():  # rows first: a crash leaves a field that can be forgotten again
+        for key in (f"published/{box_id}/fields.parquet", f"progress/{box_id}.json"):  # a copy, and a hint
+            results.table.location.delete(key)
         rows += results.remove(field_ids, metadata)
-        results.table.purge()
+        results.table.purge("field_id", field_ids)
     registry.remove(field_ids, metadata)
-    registry.table.purge()
+    registry.table.purge("field_id", field_ids)
     return rows
 
 
