@@ -33,7 +33,7 @@ resource "helm_release" "prometheus" {
       additionalPodMonitors = [{
         name                = "geofield"
         namespaceSelector   = { matchNames = [var.watched_namespace] }
-        selector            = { matchLabels = { "app.kubernetes.io/name" = "geofield" } }
+        selector            = { matchLabels = { "app.kubernetes.io/name" = "geofield", "app.kubernetes.io/component" = "runner" } }
         podMetricsEndpoints = [{ port = "metrics", interval = "30s" }]
       }]
     }

@@ -141,21 +141,14 @@ variable "role_rules" {
     resources  = list(string)
     verbs      = list(string)
   }))
+  # those of k8s/base/rbac.yaml; a test compares them
   default = [
-    {
-      api_groups = ["kubernetes.dask.org"]
-      resources  = ["daskclusters", "daskworkergroups", "daskautoscalers"]
-      verbs      = ["get", "list", "create", "patch", "delete"]
-    },
-    {
-      api_groups = ["kubernetes.dask.org"]
-      resources  = ["daskclusters/scale", "daskworkergroups/scale"]
-      verbs      = ["get", "patch"]
-    },
-    {
-      api_groups = [""]
-      resources  = ["pods", "pods/log", "services", "events"]
-      verbs      = ["get", "list"]
-    },
+    { api_groups = ["kubernetes.dask.org"], resources = ["daskclusters"], verbs = ["get", "list", "create", "patch", "delete"] },
+    { api_groups = ["kubernetes.dask.org"], resources = ["daskworkergroups"], verbs = ["get"] },
+    { api_groups = ["kubernetes.dask.org"], resources = ["daskautoscalers"], verbs = ["create", "patch"] },
+    { api_groups = [""], resources = ["pods"], verbs = ["get", "list"] },
+    { api_groups = [""], resources = ["pods/log"], verbs = ["get"] },
+    { api_groups = [""], resources = ["services"], verbs = ["get", "list"] },
+    { api_groups = ["apps"], resources = ["deployments"], verbs = ["list"] },
   ]
 }

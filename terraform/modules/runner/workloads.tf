@@ -4,7 +4,10 @@ locals {
     local.is_watch ? ["--metrics", "0.0.0.0:9464"] : ["--once"],
     !local.is_watch && var.push_gateway != null ? ["--push-gateway", var.push_gateway] : [],
   )
-  env = merge(var.env, { GEOFIELD_KUBE_FILE = "/etc/geofield/kube.yaml", HOME = "/tmp" })
+  env = merge(var.env, { GEOFIELD_KUBE_FILE = "/etc/geofield/kube.yaml", HOME = "/tmp", TMPDIR = "/tmp" })
+  # by these, Dask clusters belong to the runner's pod and go with it
+  pod_env    = { GEOFIELD_POD_NAME = "metadata.name", GEOFIELD_POD_UID = "metadata.uid" }
+  pod_labels = merge(local.labels, { "app.kubernetes.io/component" = "runner" })
 }
 
 resource "kubernetes_cron_job_v1" "runner" {
@@ -29,7 +32,7 @@ resource "kubernetes_cron_job_v1" "runner" {
         active_deadline_seconds = var.deadline_s
         template {
           metadata {
-            labels = local.labels
+            labels = local.pod_labels
             annotations = {
               # a runner that is moved to another node begins again
               "cluster-autoscaler.kubernetes.io/safe-to-evict" = "false"
@@ -65,6 +68,15 @@ resource "kubernetes_cron_job_v1" "runner" {
                 content {
                   name  = env.key
                   value = env.value
+                }
+              }
+              dynamic "env" {
+                for_each = local.pod_env
+                content {
+                  name = env.key
+                  value_from {
+                    field_ref { field_path = env.value }
+                  }
                 }
               }
               dynamic "env_from" {
@@ -109,10 +121,10 @@ resource "kubernetes_deployment_v1" "runner" {
   spec {
     replicas = var.suspend ? 0 : 1
     strategy { type = "Recreate" } # the old one has left before the new one begins
-    selector { match_labels = { "app.kubernetes.io/name" = "geofield" } }
+    selector { match_labels = local.pod_labels }
     template {
       metadata {
-        labels = local.labels
+        labels = local.pod_labels
         annotations = {
           "cluster-autoscaler.kubernetes.io/safe-to-evict" = "false"
           "geofield/kube-settings"                         = sha256(local.kube) # read at the start only
@@ -160,6 +172,15 @@ resource "kubernetes_deployment_v1" "runner" {
             content {
               name  = env.key
               value = env.value
+            }
+          }
+          dynamic "env" {
+            for_each = local.pod_env
+            content {
+              name = env.key
+              value_from {
+                field_ref { field_path = env.value }
+              }
             }
           }
           dynamic "env_from" {
