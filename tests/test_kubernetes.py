@@ -43,7 +43,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Kubernetes version"),
 ]
 
-DAYS = 48  # six windows: long enough to be disturbed
+DAYS = 32  # four windows: long enough to be disturbed
 
 
 @pytest.fixture(scope="session", autouse=True)
