@@ -17,6 +17,7 @@ import geofield
 from geofield.errors import GeofieldError
 from orchestrate import cluster as clusters
 from orchestrate import hints
+from orchestrate.claims import Claims
 from orchestrate.crew import Crew
 from orchestrate.forecast import forecast
 from orchestrate.inbox import InboxReport, read_inbox
@@ -152,6 +153,7 @@ class _Runner:
         self.work: Run = geofield.Run()
         self.crew = Crew(settings.boxes_at_once)
         self._receiving = threading.Lock()
+        self.claims = Claims(store, self.work.id, progress.say)
         self.notes: dict[str, hints.Note] = {}
         self.boxes: dict[str, str] = {}
         self.receipt = Receipt(self.work.id, geofield.__version__, _now(), until.isoformat(), label)
@@ -164,11 +166,12 @@ class _Runner:
             if self.part.boxes != ():
                 self.survey = self._retrying(self._survey, _BoxResult())
                 box_ids = self.part.boxes or self.survey.box_ids
-                with self._on_cluster(box_ids):
+                with self.claims, self._on_cluster(box_ids):
                     self.crew.work(box_ids, self._work_on, self._is_busy)
             if self.part.boxes is None:
                 self._write_index()
-        except GeofieldError as error:
+        except Exception as error:
+            self._tell_trace(error)
             self.receipt.errors.append(fault(None, None, error))
         except (KeyboardInterrupt, SystemExit):
             stopped = {"kind": "interrupted", "message": "The run was stopped from outside; the next one goes on."}
@@ -199,8 +202,14 @@ class _Runner:
 
     def _is_busy(self, box_id: str) -> bool:
         """Whether another run is at work in a box: others are done first, and it again when it is known to be done."""
-        marks = self.survey.listing.marks.get(box_id)
-        return marks is not None and hints.is_busy(marks, self.work.id, self.survey.now)
+        if hints.is_busy(self.survey.listing.marks.get(box_id, []), self.work.id, self.survey.now):
+            return True
+        try:
+            is_quiet = self.survey.quiet(box_id) is not None
+        except (GeofieldError, ValueError, OSError):  # told where it is worked on
+            return False
+        # one that began at the same time was not at work when the store was surveyed
+        return not is_quiet and self.claims.is_foreign(box_id)
 
     def _write_index(self) -> None:
         try:
@@ -215,7 +224,10 @@ class _Runner:
             self.receipt.errors.sort(key=lambda one: (one["box"] is not None, one["box"] or ""))
         if self.part is not WHOLE and not self.receipt.did_something:
             return
-        self._retrying(partial(write_receipt, self.store, self.receipt), _BoxResult())
+        try:
+            self._retrying(partial(write_receipt, self.store, self.receipt), _BoxResult())
+        except GeofieldError as error:  # what was done is done, and whoever called is told of it
+            self.receipt.errors.append(fault(None, None, error))
 
     # --- the inbox -------------------------------------------------------------------------------------------------
 
@@ -248,7 +260,8 @@ class _Runner:
             self.receipt.boxes[box_id] = result.receipt  # now, so that a run that is stopped tells what it did
         try:
             if not self._is_quiet(box_id, result):
-                with self._marked(box_id):
+                self._retrying(partial(self.claims.put, box_id), _BoxResult())
+                with self.claims.held(box_id, lambda: box_id in self.notes):
                     self._rounds(box_id, result)
         except Exception as error:
             self._fail(box_id, error, result)
@@ -268,28 +281,6 @@ class _Runner:
             result.receipt.last_day = note.cube.last.isoformat()
             result.receipt.days_present = _days(note.extent.start, min(note.cube.last, end))
         return True
-
-    @contextlib.contextmanager
-    def _marked(self, box_id: str) -> Iterator[None]:
-        """Say that this run is at work in a box, and afterwards that it is not, with a note of what is done, or none.
-
-        Should the process die, the mark stays, and no note is believed unseen.
-        """
-        self._retrying(partial(hints.put_mark, self.store, box_id, self.work.id, dt.datetime.now(dt.UTC)), _BoxResult())
-        try:
-            yield
-        except Exception:
-            self._unmark(box_id)
-            raise
-        self._unmark(box_id)
-
-    def _unmark(self, box_id: str) -> None:
-        try:
-            if box_id not in self.notes:
-                self.store.location.delete(f"{hints.FOLDER}/{box_id}.json")
-            hints.drop_marks(self.store, box_id, self.work.id, dt.datetime.now(dt.UTC))
-        except GeofieldError as error:
-            self.progress.say(f"box {box_id}: that it is done was not noted, which harms nothing: {error}")
 
     def _rounds(self, box_id: str, result: _BoxResult) -> None:
         """Look, plan, do; and look again when something was tried twice or another writer was at work."""
@@ -342,6 +333,9 @@ class _Runner:
 
     def _fail(self, box_id: str, error: Exception, result: _BoxResult) -> None:
         result.errors.append(fault(box_id, result.at, error))
+        self._tell_trace(error)
+
+    def _tell_trace(self, error: BaseException) -> None:
         if self.settings.debug:
             self.progress.say("".join(traceback.format_exception(error)))
 

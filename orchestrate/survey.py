@@ -68,6 +68,7 @@ class Survey:
         self.found: dict[str, Entry] = {}
         self._texts: dict[str, str] = {}
         self._read: dict[str, Entry | None] = {}
+        self._quiet: dict[str, Note | None] = {}
         self._placing = threading.Lock()
 
     @property
@@ -78,7 +79,12 @@ class Survey:
     # --- what a box needs ------------------------------------------------------------------------------------------
 
     def quiet(self, box_id: str) -> Note | None:
-        """The note of a box that needs nothing; None for a box that has to be looked at."""
+        """The note of a box that needs nothing; None for a box that has to be looked at. Found out once."""
+        if box_id not in self._quiet:
+            self._quiet[box_id] = self._find_quiet(box_id)
+        return self._quiet[box_id]
+
+    def _find_quiet(self, box_id: str) -> Note | None:
         entry = self._entry(box_id)
         if entry is None or not self._is_enough(box_id, entry.note) or entry.note.fields != self.fields_of(box_id):
             return None

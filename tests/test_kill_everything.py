@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class Site:
         for name in names:
             self.alive[name] = self.spawn(*self._commands(name))
             if name in self.ports:
-                self._wait(lambda name=name: self._listens(self.ports[name]), f"{name} to listen")
+                self._wait(partial(self._listens, self.ports[name]), f"{name} to listen")
 
     def spawn(self, *command: str) -> subprocess.Popen[str]:
         self.logs += 1
