@@ -63,8 +63,8 @@ format: $(stamp) ## put files into the form that `make lint` asks for
 
 # `make lock` keeps the versions that are locked as far as pyproject.toml admits them; `make upgrade` takes the newest.
 lock: $(bin)/uv ## bring the locks up to date with pyproject.toml
-	$(uv_compile) $(UPGRADE) pyproject.toml --extra dev -o requirements-dev.txt
-	$(uv_compile) $(UPGRADE) pyproject.toml -c requirements-dev.txt -o requirements.txt
+	$(uv_compile) $(UPGRADE) pyproject.toml --extra dev --extra plots -o requirements-dev.txt
+	$(uv_compile) $(UPGRADE) pyproject.toml --extra plots -c requirements-dev.txt -o requirements.txt
 	$(uv_compile) $(UPGRADE) pyproject.toml --extra kube -c requirements.txt -o requirements-kube.txt
 	$(uv_compile) $(UPGRADE) pyproject.toml --extra dagster -c requirements.txt -o requirements-dagster.txt
 

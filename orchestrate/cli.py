@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from geofield.errors import ConfigurationError, GeofieldError
-from orchestrate import cliimport, cliwatch
+from orchestrate import clidoctor, cliimport, clireport, cliwatch
 from orchestrate.cliclusters import COMMANDS as CLUSTERS
 from orchestrate.cliremoval import COMMANDS
 from orchestrate.cliupkeep import COMMANDS as UPKEEP
@@ -34,11 +34,16 @@ Begin:
   geofield plan STORE                                   see what a run would do
   geofield run STORE                                    do it
   geofield series STORE --field ID --plot field.png     look at a field
+  geofield report STORE --out report.html               look at all of them, in a browser
 
 Without imagery of your own:
   geofield add-box STORE --id try --bbox 4.30 51.00 4.32 51.01 --start 2025-04-01 --source simulated
 
+When something is odd:
+  geofield doctor STORE                                 check versions, credentials, the store, time, disk
+
 export GEOFIELD_STORE=... saves saying STORE each time. geofield COMMAND --help tells the options.
+geofield completion bash|zsh|fish lets your shell complete them.
 """
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -455,7 +460,8 @@ def _write_rows(rows: Any, format_: str, out: Path | None) -> None:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}.") from error
 
 
-for _command in (*COMMANDS, *UPKEEP, *CLUSTERS, *cliimport.COMMANDS, *cliwatch.COMMANDS):
+_MORE = (cliimport, cliwatch, clireport, clidoctor)
+for _command in (*COMMANDS, *UPKEEP, *CLUSTERS, *(one for module in _MORE for one in module.COMMANDS)):
     cli.add_command(_command)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from geofield.errors import ConfigurationError
 from orchestrate import kube
+from orchestrate.dashboard import events
 from orchestrate.kube import Job
 
 Workers = int | tuple[int, int] | None
@@ -90,16 +91,26 @@ def connect(kind: str = "threads", workers: Workers = None, job: Job | None = No
 
 
 @contextlib.contextmanager
-def active(client: Any) -> Iterator[None]:
-    """Makes `client`, as `connect` yields it or a Client of the caller's own, the one that Dask uses."""
+def active(client: Any) -> Iterator[str | None]:
+    """Makes `client`, as `connect` yields it or a Client of the caller's own, the one that Dask uses.
+
+    Yields
+    ------
+    Where geofield's page of the dashboard is; None where there is none.
+    """
     if client is None or isinstance(client, Threads):
-        yield
+        yield None
         return
     import dask
 
     # the weights of a window's fields travel once, with the graph: tens of megabytes for thousands of fields are right
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}), client.as_current():
-        yield
+        yield _page(client)
+
+
+def _page(client: Any) -> str | None:
+    link = str(client.dashboard_link or "")
+    return f"{link.removesuffix('/status')}/geofield" if events.install(client) and link else None
 
 
 def label(client: Any) -> str:

@@ -50,7 +50,7 @@ def page_of(browser: Any, url: str, width: int = 1280, height: int = 900, **opti
     page.goto(url)
     try:
         yield page
-        assert not complaints
+        assert not complaints, complaints
     finally:
         context.close()
 
