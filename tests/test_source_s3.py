@@ -167,6 +167,7 @@ class _Failing(ThreadingHTTPServer):
     def __init__(self, data: bytes) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.data, self.status, self.good, self.until, self.seen = data, 503, 0, 1_000_000, 0
+        self.payers: set[str | None] = set()
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -175,6 +176,7 @@ class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         server.seen += 1
+        server.payers.add(self.headers.get("x-amz-request-payer"))
         if server.good < server.seen < server.until:
             code = "AccessDenied" if server.status == 403 else "Sorry"
             self._send(server.status, f"<Error><Code>{code}</Code></Error>".encode())
@@ -230,6 +232,14 @@ def test_a_server_that_recovers_is_asked_again(failing: _Failing, status: int) -
     failing.status, failing.good, failing.until = status, 1, 3  # the second request fails once
     np.testing.assert_array_equal(read_band(RasterBand("s3://b/v.tif"), GEOBOX)[0], RANDOM)
     assert failing.seen >= 3
+
+
+@pytest.mark.parametrize(("pays", "said"), [(True, {"requester"}), (False, {None})])
+def test_every_request_says_who_pays(failing: _Failing, pays: bool, said: set[str | None]) -> None:
+    failing.good = 1_000_000
+    values, _ = read_band(RasterBand("s3://b/v.tif", access=Access(requester_pays=pays)), GEOBOX)
+    np.testing.assert_array_equal(values, RANDOM)
+    assert failing.payers == said
 
 
 def test_a_server_that_refuses_is_no_reason_to_retry(failing: _Failing) -> None:
