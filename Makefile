@@ -6,7 +6,7 @@ VENV ?= .venv
 SHARED ?= $(wildcard ../shared)
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
-PYTEST_MARKS ?= not slow
+PYTEST_MARKS ?= not slow and not kubernetes
 PROFILES ?=
 
 bin := $(VENV)/bin
