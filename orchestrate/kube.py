@@ -43,7 +43,7 @@ class Job:
     say
         Told what a person wants to read.
     startup
-        Seconds from asking for the cluster to its first task, by part: `operator`, `pods`, `connect`. Filled in.
+        Seconds until the first task, by part: `plan`, where the caller has put it, `operator`, `pods`, `connect`.
     """
 
     run_id: str
@@ -270,7 +270,8 @@ def own_versions() -> dict[str, str]:
 
 def _tell_startup(job: Job) -> None:
     parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in job.startup.items())
-    job.say(f"kube: first task {sum(job.startup.values()):.1f} s after the cluster was asked for: {parts}")
+    since = "the run began" if "plan" in job.startup else "the cluster was asked for"
+    job.say(f"kube: first task {sum(job.startup.values()):.1f} s after {since}: {parts}")
 
 
 def _bounded(call: Callable[[], Value], seconds: float, what: str) -> Value:
@@ -323,6 +324,7 @@ class _Watch:
         self._beat_s = min(_BEAT_S, settings.dead_after_s / 5, settings.idle_timeout_s / 4)
         self._stopping = threading.Event()
         self._told: set[str] = set()
+        self._is_new = False
         self._thread = threading.Thread(target=self._work, name="kube-watch", daemon=True)
 
     def start(self) -> None:
@@ -347,6 +349,10 @@ class _Watch:
         if not api.note_alive(self._name, _now()):
             self._make_again(api)
             return
+        if self._is_new and self._adapt is not None:
+            # a beat later: what adapted the old one was that one's, and goes with it
+            self._adapt()
+        self._is_new = False
         for reason in troubles(api.pods(self._name), api.deployments(self._name)):
             self._tell(f"kube: {reason}")
         self._knock()
@@ -356,8 +362,7 @@ class _Watch:
             return
         self._say(f"kube: cluster {self._name} was deleted by somebody else; it is made again")
         api.create(self._spec)
-        if self._adapt is not None:
-            self._adapt()
+        self._is_new = True
 
     def _knock(self) -> None:
         with contextlib.suppress(OSError):  # lost, and coming back

@@ -114,7 +114,8 @@ class Receipt:
     errors
         box, date, kind, message.
     startup
-        Seconds from asking for a cluster to its first task, by part; empty where none was started for this run.
+        Seconds from the run's begin to the first task of a cluster that was made for it, by part: `plan`, `operator`,
+        `pods`, `connect`. Empty where none was.
     """
 
     run_id: str

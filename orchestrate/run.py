@@ -149,7 +149,7 @@ class _Runner:
         is_sized: bool = False,
     ) -> None:  # fmt: skip
         self.store, self.until, self.settings, self.progress, self.part = store, until, settings, progress, part
-        self.is_sized = is_sized
+        self.is_sized, self.began = is_sized, time.monotonic()
         self.work: Run = geofield.Run()
         self.crew = Crew(settings.boxes_at_once)
         self._receiving = threading.Lock()
@@ -196,8 +196,11 @@ class _Runner:
             return
         steps, _ = forecast(self.survey, box_ids)
         job = Job(self.work.id, self.store.url, demand(steps, self.crew.size), self.progress.say)
+        job.startup["plan"] = round(time.monotonic() - self.began, 3)
         with clusters.connect("kube", self.settings.workers, job) as client, clusters.active(client):
-            self.receipt.cluster, self.receipt.startup = clusters.label(client), job.startup
+            self.receipt.cluster = clusters.label(client)
+            if self.receipt.cluster == "kube":
+                self.receipt.startup = job.startup
             yield
 
     def _is_busy(self, box_id: str) -> bool:
