@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from geofield.reduce.coverage import coverage as coverage
     from geofield.reduce.zonal import zonal_stats as zonal_stats
     from geofield.results.rows import Results as Results
+    from geofield.source import advice_on as advice_on
     from geofield.source import open_source as open_source
     from geofield.source.existing import Imagery as Imagery
     from geofield.source.existing import imagery_at as imagery_at
@@ -46,6 +47,7 @@ _NAMES = {
     "Results": "geofield.results.rows",
     "Run": "geofield.pipeline",
     "Store": "geofield.facade",
+    "advice_on": "geofield.source",
     "box_from": "geofield.boxfiles",
     "coverage": "geofield.reduce.coverage",
     "create_store": "geofield.facade",
@@ -73,6 +75,7 @@ __all__ = [
     "Run",
     "Store",
     "__version__",
+    "advice_on",
     "box_from",
     "coverage",
     "create_store",

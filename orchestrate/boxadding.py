@@ -55,6 +55,7 @@ def add_boxes(
                 raise
             rejected.append({"file": _name(file), "box": box.id, "rule": error.kind, "reason": str(error)})
             continue
+        notices += [{"file": _name(file), "box": box.id, "what": text} for text in geofield.advice_on(box.source)]
         added.append(describe(registered) | {"is_new": box.id not in before})
     return {"boxes": added, "rejected": rejected, "notices": notices}
 

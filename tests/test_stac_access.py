@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 
+import geofield
 from geofield.errors import (
     AccessError,
     SourceError,
@@ -23,6 +24,7 @@ from geofield.grid import Grid
 from geofield.source import gdal, open_source, signing
 from geofield.source.access import Access
 from geofield.source.stac import StacSource
+from orchestrate.boxadding import add_boxes
 from tests.support.imageserver import Fault, ImageServer
 from tests.support.stacs import (
     DAYS,
@@ -145,6 +147,21 @@ def test_presets_are_guessed_from_the_host(url: str, options: Any, sign: str | N
     assert (access.sign, access.endpoint) == (sign, endpoint)
     assert {"red", "nir", "scl"} <= set(source.bands())
     assert source.quality_bands() == ("scl",)
+
+
+def test_a_collection_with_wrong_flags_is_warned_of(tmp_path: Path) -> None:
+    url = "https://earth-search.aws.element84.com/v1"
+
+    def added(collection: str) -> list[str]:
+        store = geofield.create_store(str(tmp_path / collection))
+        options = {"id": "b", "bbox": [3.0, 49.5, 3.01, 49.51], "start": "2025-04-01"}
+        source = {"source": {"type": "stac", "url": url, "collection": collection}}
+        found = add_boxes(store, None, {**options, **source, "variables": {"ndvi": {"index": "NDVI"}}})
+        return [one["what"] for one in found["notices"]]
+
+    (text,) = added("sentinel-2-l2a")
+    assert "Use sentinel-2-c1-l2a" in text
+    assert added("sentinel-2-c1-l2a") == []
 
 
 def test_s3_options_are_put_into_gdals_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

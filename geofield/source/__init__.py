@@ -10,7 +10,16 @@ from geofield.errors import SourceError
 from geofield.source.counters import ReadCounter, count_read, counting
 from geofield.source.protocol import Acquisition, Source
 
-__all__ = ["Acquisition", "ReadCounter", "Source", "count_read", "counting", "open_source", "register_source"]
+__all__ = [
+    "Acquisition",
+    "ReadCounter",
+    "Source",
+    "advice_on",
+    "count_read",
+    "counting",
+    "open_source",
+    "register_source",
+]
 
 _TYPES = {
     "simulated": "geofield.source.simulated:SimulatedSource.from_spec",
@@ -37,6 +46,13 @@ def open_source(spec: Mapping[str, Any]) -> Source:
         opener = getattr(opener, name)
     source: Source = opener(spec)
     return source
+
+
+def advice_on(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is known to go wrong with a source that is otherwise all right, in words; reads nothing."""
+    settings = getattr(open_source(spec), "settings", None)
+    found: tuple[str, ...] = getattr(settings, "advice", ())
+    return found
 
 
 def register_source(kind: str, opener: str) -> None:

@@ -22,6 +22,10 @@ _HOSTS: dict[str, PresetName] = {
     "stac.dataspace.copernicus.eu": "cdse",
     "catalogue.dataspace.copernicus.eu": "cdse",
 }
+_WRONG_FLAGS = (
+    "Some items of Earth Search's sentinel-2-l2a say wrongly whether their offset has been taken out, and nothing in them "
+    "tells which: reflectances may be off by 0.1. Use sentinel-2-c1-l2a for the years that it has."
+)
 _CDSE_S3 = "https://eodata.dataspace.copernicus.eu"
 
 
@@ -129,6 +133,13 @@ class StacSettings(Settings):
     def known_as(self) -> PresetName:
         """The preset."""
         return self.preset or _HOSTS.get(urlsplit(self.url).hostname or "", "generic")
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What is known to go wrong with such settings."""
+        if self.known_as == "earth-search" and "sentinel-2-l2a" in self.collection:
+            return (_WRONG_FLAGS,)
+        return ()
 
     @property
     def access(self) -> Access:
