@@ -65,8 +65,8 @@ format: $(stamp) ## put files into the form that `make lint` asks for
 lock: $(bin)/uv ## bring the locks up to date with pyproject.toml
 	$(uv_compile) $(UPGRADE) pyproject.toml --extra dev --extra plots -o requirements-dev.txt
 	$(uv_compile) $(UPGRADE) pyproject.toml --extra plots -c requirements-dev.txt -o requirements.txt
-	$(uv_compile) $(UPGRADE) pyproject.toml --extra kube -c requirements.txt -o requirements-kube.txt
-	$(uv_compile) $(UPGRADE) pyproject.toml --extra dagster -c requirements.txt -o requirements-dagster.txt
+	$(uv_compile) $(UPGRADE) pyproject.toml --extra kube --extra plots -c requirements.txt -o requirements-kube.txt
+	$(uv_compile) $(UPGRADE) pyproject.toml --extra dagster --extra plots -c requirements.txt -o requirements-dagster.txt
 
 upgrade: ## the locks with the newest versions
 	@$(MAKE) lock UPGRADE=--upgrade
