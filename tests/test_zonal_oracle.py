@@ -133,7 +133,7 @@ def test_the_rule_of_centres_beside_rasterstats(seed: int, shape: tuple[int, int
         )
     np.testing.assert_array_equal(found["value_count"], theirs["count"])
     for name in ("mean", "min", "max"):
-        expected = pd.to_numeric(theirs[name]).to_numpy(dtype=np.float64)
+        expected = pd.to_numeric(theirs[name]).to_numpy(dtype=np.float64, copy=True)
         expected[theirs["count"] == 0] = np.nan
         np.testing.assert_allclose(found[f"value_{name}"], expected, rtol=1e-9, atol=1e-12, err_msg=name)
 

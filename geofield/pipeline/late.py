@@ -7,6 +7,7 @@ the same to the last bit.
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ from geofield.pipeline.tasks import annotated, task_key, unique
 from geofield.results.rows import Numbers, Results, build_rows, row_schema
 
 _FEW = 4  # pieces of work that are cheaper to do here than to send to a scheduler
+_THREADS = min(4, os.cpu_count() or 1)  # of work that is done here; a scheduler's task keeps to one
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,8 @@ def _parts(
         work.append((numbers, cover, day_batches(cover.pixels, head, steps)))
     if sum(len(batches) for _, _, batches in work) <= _FEW:
         for numbers, cover, batches in work:
-            yield numbers, joined([reduce_stored(cube, head, days, fields.box, cover) for days in batches])
+            parts = [reduce_stored(cube, head, days, fields.box, cover, threads=_THREADS) for days in batches]
+            yield numbers, joined(parts)
         return
     tasks = []
     box, attempt = fields.box, unique(run.id)

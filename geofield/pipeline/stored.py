@@ -7,6 +7,7 @@ state on the day it was last advanced. On the days between, the estimate is what
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -95,7 +96,7 @@ def day_batches(pixels: int, head: Head, steps: slice) -> list[slice]:
     return [slice(low, high) for low, high in pairwise(cuts) if low < high]
 
 
-def reduce_stored(cube: Cube, head: Head, days: slice, box: Box, cover: Coverage) -> StoredPart:
+def reduce_stored(cube: Cube, head: Head, days: slice, box: Box, cover: Coverage, threads: int = 1) -> StoredPart:
     """Values of fields on consecutive days.
 
     Parameters
@@ -104,6 +105,8 @@ def reduce_stored(cube: Cube, head: Head, days: slice, box: Box, cover: Coverage
         Steps of the cube.
     cover
         The fields' own coverage, of the whole grid.
+    threads
+        How many may compute at once; no bit depends on it.
     """
     group = cube.group(head.snapshot)
     own = np.arange(len(head.days))[days]
@@ -117,7 +120,7 @@ def reduce_stored(cube: Cube, head: Head, days: slice, box: Box, cover: Coverage
         if variable.state:
             steps |= {f"{name}_{role}": stored for role in _STATE}
     fetched = Fetched()
-    merging = _Merging(cover, box)
+    merging = _Merging(cover, box, threads)
     with counting() as counter, counting_tasks() as tasks:
         for window in _windows(cover, box.resolved):
             part = cover.within(window)
@@ -138,8 +141,8 @@ def _windows(cover: Coverage, grid: Grid) -> list[Window]:
 class _Merging:
     """Partials of windows, by what they say: observations, estimates, and errors and ages a few days at a time."""
 
-    def __init__(self, cover: Coverage, box: Box) -> None:
-        self.cover, self.box = cover, box
+    def __init__(self, cover: Coverage, box: Box, threads: int) -> None:
+        self.cover, self.box, self.threads = cover, box, threads
         stats = statistics_of(box)
         stateful = [name for name, variable in box.variables.items() if variable.state]
         self.observed = {name: stats[name] for name in box.variables}
@@ -153,19 +156,20 @@ class _Merging:
         observed: dict[str, Layer] = {}
         for name, variable in self.box.variables.items():
             observed |= observation_layer(name, variable, pixels[name])
-        self._reduce("observed", 0, observed, window, part, self.observed)
+        self._reduce("observed", observed, window, part, self.observed)
         if not self.estimates:
             return
         estimates: dict[str, Layer] = {}
         for name in self._stateful:
             estimates |= observation_layer(f"{name}_filled", self.box.variables[name], pixels[f"{name}_filled"])
-        self._reduce("estimates", 0, estimates, window, part, self.estimates)
+        self._reduce("estimates", estimates, window, part, self.estimates)
         # decoded where they are stored, a fifth of the days or so, and then repeated
         encodings = {name: encoding_of(self.box.variables[name]) for name in self._stateful}
         sigma0 = {name: encoding.decode(pixels[f"{name}_sigma0"]) for name, encoding in encodings.items()}
         ages = {name: AGE.decode(pixels[f"{name}_age"]) for name in self._stateful}
         batch = max(1, PIXEL_DAYS // max(part.pixels, 1))
-        for number, first in enumerate(range(0, max(len(place), 1), batch)):
+
+        def reduce_batch(first: int) -> Partial:
             days = place[first : first + batch]
             growing: dict[str, Layer] = {}
             for name in self._stateful:
@@ -173,7 +177,12 @@ class _Merging:
                 age += gaps[first : first + batch, None, None]
                 error = sigma(sigma0[name][days], age, noise(self.box.variables[name])[0])
                 growing |= {f"{name}_sigma": Layer(error, None, None), f"{name}_age": Layer(age, None, None)}
-            self._reduce("growing", number, growing, window, part, self.growing)
+            return reduce_pixels(growing, window, part, self.growing)
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            partials = pool.map(reduce_batch, range(0, max(len(place), 1), batch))
+            for number, partial in enumerate(partials):
+                self.partials.setdefault(("growing", number), []).append(partial)
 
     def values(self, days: int, acquired: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_], place: Ints) -> Values:
         """(time, field) of every day: nothing is valid on days that hold nothing."""
@@ -188,17 +197,9 @@ class _Merging:
     def _stateful(self) -> list[str]:
         return [name for name, variable in self.box.variables.items() if variable.state]
 
-    def _reduce(
-        self,
-        kind: str,
-        number: int,
-        layers: dict[str, Layer],
-        window: Window,
-        part: Coverage,
-        stats: Stats,
-    ) -> None:
+    def _reduce(self, kind: str, layers: dict[str, Layer], window: Window, part: Coverage, stats: Stats) -> None:
         partial = reduce_pixels(layers, window, part, stats)
-        self.partials.setdefault((kind, number), []).append(partial)
+        self.partials.setdefault((kind, 0), []).append(partial)
 
     def _combine(self, kind: str, stats: Stats) -> Values:
         found = [partials for (one, _), partials in sorted(self.partials.items()) if one == kind]
