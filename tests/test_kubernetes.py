@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -41,6 +42,9 @@ pytestmark = [
     pytest.mark.timeout(400),
     # kr8s names the versions that it was tested with
     pytest.mark.filterwarnings("ignore:Kubernetes version"),
+    # and never closes its connections
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 DAYS = 32  # four windows: long enough to be disturbed
@@ -54,6 +58,13 @@ def _kubernetes() -> None:
         pytest.skip("the extra `kube` is not installed")
     if shutil.which("kubectl") is None:
         pytest.skip("no kubectl")
+
+
+@pytest.fixture(autouse=True)
+def _left_here() -> Iterator[None]:
+    """Connections that kr8s leaves are found here, not in tests of others."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
