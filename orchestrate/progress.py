@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _EVERY_S = 5.0
 _BARS = 12
+_TELLING_S = 0.5  # what took less says nothing about a rate
+_LONG_S = 120
 
 
 class Progress(Protocol):
@@ -36,6 +38,9 @@ class Progress(Protocol):
     def end(self) -> None:
         """It is over, done or not."""
 
+    def boxes(self, done: int, total: int) -> None:
+        """So many of all boxes are finished, whichever thread worked on them."""
+
 
 class Silent:
     """Tells nothing."""
@@ -52,17 +57,32 @@ class Silent:
     def end(self) -> None:
         """Nothing."""
 
+    def boxes(self, done: int, total: int) -> None:
+        """Nothing."""
+
 
 class _Piece(threading.local):
     """What a thread is at."""
 
     what = unit = ""
     done = total = 0
-    told = 0.0
+    began = told = 0.0
     task: TaskID | None = None
 
     def __str__(self) -> str:
         return f"{self.what}: {self.done} of {self.total} {self.unit}"
+
+
+def pace(done: int, total: int, unit: str, seconds: float) -> str:
+    """Such as `, 3.2 days/s, 40 s left`; nothing before something is done, or at once."""
+    if not done or seconds < _TELLING_S:
+        return ""
+    rate = done / seconds
+    told = f", {rate:.3g} {unit}/s" if rate >= 1 else f", {60 * rate:.3g} {unit}/min"
+    left = (total - done) / rate
+    if done >= total:
+        return told
+    return f"{told}, {left:.0f} s left" if left < _LONG_S else f"{told}, {left / 60:.0f} min left"
 
 
 class Lines:
@@ -70,6 +90,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._own = _Piece()
+        self._began = self._told = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +107,7 @@ class Lines:
         """Remember what is going on."""
         own = self._own
         own.what, own.unit, own.total, own.done = what, unit, total, 0
-        own.told = time.monotonic()
+        own.began = own.told = time.monotonic()
 
     def advance(self, done: int) -> None:
         """Tell where it stands, not too often."""
@@ -94,11 +115,22 @@ class Lines:
         own.done += done
         if time.monotonic() - own.told >= _EVERY_S and own.done < own.total:
             own.told = time.monotonic()
-            self.say(str(own))
+            self.say(self._line())
 
     def end(self) -> None:
         """Tell how far it came."""
-        self.say(str(self._own))
+        self.say(self._line())
+
+    def boxes(self, done: int, total: int) -> None:
+        """Tell it, not too often."""
+        now = time.monotonic()
+        if now - self._told >= _EVERY_S and done < total:
+            self._told = now
+            self.say(f"{done} of {total} boxes{pace(done, total, 'boxes', now - self._began)}")
+
+    def _line(self) -> str:
+        own = self._own
+        return f"{own}{pace(own.done, own.total, own.unit, time.monotonic() - own.began)}"
 
 
 class Logged(Lines):
@@ -114,14 +146,28 @@ class Bars:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            ProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
         from rich.progress import Progress as RichProgress
+        from rich.text import Text
+
+        class _Pace(ProgressColumn):
+            def render(self, task: Any) -> Text:
+                told = pace(int(task.completed), int(task.completed), task.fields["unit"], task.elapsed or 0.0)
+                return Text(told.removeprefix(", "))
 
         self._rich = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=32),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
+            _Pace(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -129,6 +175,7 @@ class Bars:
         )
         self._own = _Piece()
         self._finished: list[TaskID] = []
+        self._boxes: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._rich.start()
@@ -158,6 +205,17 @@ class Bars:
             self._rich.stop_task(self._own.task)
             self._finished.append(self._own.task)
             self._own.task = None
+        self._forget()
+
+    def boxes(self, done: int, total: int) -> None:
+        """One bar for all boxes, where there are several."""
+        if total < 2:
+            return
+        if self._boxes is None:
+            self._boxes = self._rich.add_task("boxes", total=total, unit="boxes")
+        self._rich.update(self._boxes, completed=done)
+
+    def _forget(self) -> None:
         if len(self._finished) > _BARS:  # more boxes than a terminal has lines
             with contextlib.suppress(IndexError):  # another thread was faster
                 self._rich.remove_task(self._finished.pop(0))

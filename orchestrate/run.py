@@ -153,6 +153,7 @@ class _Runner:
         self.work: Run = geofield.Run()
         self.crew = Crew(settings.boxes_at_once)
         self._receiving = threading.Lock()
+        self._boxes_done = self._boxes_asked = 0
         self.claims = Claims(store, self.work.id, progress.say)
         self.notes: dict[str, hints.Note] = {}
         self.boxes: dict[str, str] = {}
@@ -166,6 +167,7 @@ class _Runner:
             if self.part.boxes != ():
                 self.survey = self._retrying(self._survey, _BoxResult())
                 box_ids = self.part.boxes or self.survey.box_ids
+                self._boxes_asked = len(box_ids)
                 with self.claims, self._on_cluster(box_ids):
                     self.crew.work(box_ids, self._work_on, self._is_busy)
             if self.part.boxes is None:
@@ -272,6 +274,8 @@ class _Runner:
             with self._receiving:
                 self.receipt.errors += result.errors
                 self.receipt.retries += result.retries
+                self._boxes_done += 1
+                self.progress.boxes(self._boxes_done, self._boxes_asked)
         for told in result.errors:
             self.progress.say(f"box {box_id} failed: {told['message']}")
 
