@@ -144,7 +144,7 @@ variable "role_rules" {
   # those of k8s/base/rbac.yaml; a test compares them
   default = [
     { api_groups = ["kubernetes.dask.org"], resources = ["daskclusters"], verbs = ["get", "list", "create", "patch", "delete"] },
-    { api_groups = ["kubernetes.dask.org"], resources = ["daskworkergroups"], verbs = ["get"] },
+    { api_groups = ["kubernetes.dask.org"], resources = ["daskworkergroups"], verbs = ["list"] },
     { api_groups = ["kubernetes.dask.org"], resources = ["daskautoscalers"], verbs = ["create", "patch"] },
     { api_groups = [""], resources = ["pods"], verbs = ["get", "list"] },
     { api_groups = [""], resources = ["pods/log"], verbs = ["get"] },
