@@ -10,10 +10,10 @@ locals {
   accounts = ["geofield-runner", "geofield-dask"]
   issuer   = one(one(data.aws_eks_cluster.this.identity).oidc).issuer
   # the pool of workers, where this makes one: labels and taints of nodes.tf
-  worker = merge(var.worker, var.worker_nodes == null ? {} : {
+  worker = merge(var.worker, { for key, value in {
     node_selector = { "geofield/pool" = "workers" }
     tolerations   = [{ key = "geofield/pool", operator = "Equal", value = "workers", effect = "NoSchedule" }]
-  })
+  } : key => value if var.worker_nodes != null })
 }
 
 module "storage" {

@@ -4,29 +4,29 @@
 locals {
   is_irsa = var.mode == "irsa"
   issuer  = local.is_irsa ? trimprefix(var.oidc_issuer, "https://") : ""
-  trust = local.is_irsa ? {
-    Effect    = "Allow"
-    Principal = { Federated = var.oidc_provider_arn }
-    Action    = ["sts:AssumeRoleWithWebIdentity"]
-    Condition = {
-      StringEquals = {
-        "${local.issuer}:aud" = "sts.amazonaws.com"
-        "${local.issuer}:sub" = [for account in var.service_accounts : "system:serviceaccount:${var.namespace}:${account}"]
+  # of the two, one; objects of different forms cannot be the two ends of a condition
+  trust = one([for mode, statement in {
+    irsa = jsonencode({
+      Effect    = "Allow"
+      Principal = { Federated = var.oidc_provider_arn }
+      Action    = ["sts:AssumeRoleWithWebIdentity"]
+      Condition = {
+        StringEquals = {
+          "${local.issuer}:aud" = "sts.amazonaws.com"
+          "${local.issuer}:sub" = [for account in var.service_accounts : "system:serviceaccount:${var.namespace}:${account}"]
+        }
       }
-    }
-    } : {
-    Effect    = "Allow"
-    Principal = { Service = "pods.eks.amazonaws.com" }
-    Action    = ["sts:AssumeRole", "sts:TagSession"]
-    Condition = {
-      StringEquals = {
-        "aws:SourceAccount" = split(":", var.cluster_arn)[4]
+    })
+    pod-identity = jsonencode({
+      Effect    = "Allow"
+      Principal = { Service = "pods.eks.amazonaws.com" }
+      Action    = ["sts:AssumeRole", "sts:TagSession"]
+      Condition = {
+        StringEquals = { "aws:SourceAccount" = split(":", var.cluster_arn)[4] }
+        ArnEquals    = { "aws:SourceArn" = var.cluster_arn }
       }
-      ArnEquals = {
-        "aws:SourceArn" = var.cluster_arn
-      }
-    }
-  }
+    })
+  } : jsondecode(statement) if mode == var.mode])
 }
 
 resource "aws_iam_role" "pods" {

@@ -8,12 +8,8 @@ locals {
 
 resource "aws_s3_bucket" "store" {
   bucket        = var.bucket
-  force_destroy = false
+  force_destroy = false # a bucket that holds anything is not destroyed
   tags          = var.tags
-
-  lifecycle {
-    prevent_destroy = true
-  }
 }
 
 resource "aws_s3_bucket_ownership_controls" "store" {

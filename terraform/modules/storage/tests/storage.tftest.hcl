@@ -11,7 +11,12 @@ variables {
 
 run "nothing_is_public_and_connections_are_encrypted" {
   assert {
-    condition     = alltrue([for name in ["block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets"] : aws_s3_bucket_public_access_block.store[name]])
+    condition = alltrue([
+      aws_s3_bucket_public_access_block.store.block_public_acls,
+      aws_s3_bucket_public_access_block.store.block_public_policy,
+      aws_s3_bucket_public_access_block.store.ignore_public_acls,
+      aws_s3_bucket_public_access_block.store.restrict_public_buckets,
+    ])
     error_message = "Some way to make the bucket public is open."
   }
   assert {
