@@ -537,6 +537,40 @@ def test_a_copy_of_more_days_than_the_cube_has_is_found(copied: Upkept) -> None:
     check(copied, "copies broken", said="shows 7 days, the cube holds 6")
 
 
+def test_a_damaged_image_is_found_by_a_deep_look(copied: Upkept) -> None:
+    publish(copied.location, copied.box, copied.cube, copied.registry.current(), zarr=False, cog=True, fields=False)
+    key = "published/b/latest.tif"
+    whole = copied.location.read(key)
+    copied.location.write(key, b"II" + whole[100:])
+    assert verify(copied.location) == []
+    check(copied, "copies broken", said="is no image", deep=True)
+    copied.location.write(key, whole.replace(copied.cube.tip().encode(), b"X" * 20))
+    finding = check(copied, "copies broken", said="which the cube does not have", deep=True)
+    assert "--box b --cog" in finding.advice
+
+
+def test_a_copy_of_fields_that_nobody_knows_is_found(copied: Upkept) -> None:
+    fields = copied.registry.current()
+    publish(copied.location, copied.box, copied.cube, fields, zarr=False, cog=False, fields=True)
+    assert verify(copied.location) == []
+    ghosts = fields.assign(field_id="ghost")
+    publish(copied.location, copied.box, copied.cube, ghosts.head(1), zarr=False, cog=False, fields=True)
+    finding = check(copied, "copies broken", said="tells of fields that the store does not know: ghost")
+    assert "--box b --fields" in finding.advice
+    copied.location.write("published/b/fields.parquet", b"PAR1")
+    check(copied, "copies broken", said="is no copy of fields")
+
+
+def test_a_damaged_receipt_is_found_by_a_deep_look(store: Upkept) -> None:
+    store.location.write("runs/2025/04/one.json", b"{}")
+    assert verify(store.location, deep=True) == []
+    store.location.write("runs/2025/04/two.json", b'{"run": ')
+    store.location.write("runs/2025/04/three.json", b"[]")
+    assert verify(store.location) == []
+    finding = check(store, "receipts broken", said="three.json, runs/2025/04/two.json", deep=True)
+    assert finding.box is None
+
+
 # --- what dies ------------------------------------------------------------------------------------------------------
 
 

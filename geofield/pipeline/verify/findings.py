@@ -36,8 +36,8 @@ class Finding:
     box
         The box, None for what belongs to the whole store.
     invariant
-        `I1` to `I9` of the storage design, or `box`, `cube`, `rows`, `fields`, `copies`: what cannot be read or does
-        not fit together.
+        `I1` to `I9` of the storage design, or `box`, `cube`, `rows`, `fields`, `copies`, `receipts`: what cannot be
+        read or does not fit together.
     severity
         `broken`: an invariant does not hold, and nothing but a person mends it. `unfinished`: what a crash, or a run
         that is at work now, leaves behind; the next run or a repair completes it. `note`: nothing is wrong.

@@ -20,7 +20,7 @@ from geofield.pipeline.run import Run
 from geofield.pipeline.verify.cubes import check_cube
 from geofield.pipeline.verify.findings import UNREADABLE, Finding, listed, unreadable
 from geofield.pipeline.verify.pixels import check_shards, check_states
-from geofield.pipeline.verify.published import check_copy
+from geofield.pipeline.verify.published import check_copy, check_field_copy, check_image, check_receipts
 from geofield.pipeline.verify.registry import check_fields
 from geofield.pipeline.verify.rows import RowsState, check_rows, mend_rows
 from geofield.registry import FieldRegistry
@@ -44,7 +44,7 @@ def verify(
         many; rebuilds that nobody asks for go, what attempts that died or lost left in the cubes, and temporary files.
         What is published and right is never touched, and what a crash cannot have done is only told.
     deep
-        Every shard is read and every number computed again, where otherwise a few are.
+        Every shard is read and every number computed again, where otherwise a few are; images and receipts are read.
     older_than
         So long must nothing have happened to an attempt, a file or an object before it counts as left behind.
 
@@ -57,7 +57,8 @@ def verify(
     Digests are recomputed from the acquisitions that the cube lists. Footprints are not stored, so a digest counts as
     explained when some choice of the day's acquisitions gives it. Whether the source would say the same today is for
     `changed_days`, and whether the server still honours conditions (I8) for `Location.probe`: nothing stored shows it.
-    Of the published copies it is checked that the state they name is there, not their pixels.
+    Of the published copies it is checked that the state they name is there, not their pixels. Kept weights are checked
+    whenever they are read: a pack that is not what its name says is computed again.
     """
     boxes, findings = _read_boxes(location)
     registry = FieldRegistry(location)
@@ -65,6 +66,8 @@ def verify(
     findings += check_fields(registry, {*boxes, *(one.box for one in findings if one.box)})
     for box in boxes.values():
         findings += _Checking(location, box, registry, deep, older_than).check(repair=repair)
+    if deep:
+        findings += check_receipts(location)
     return findings + list(_check_temporary(location, older_than, repair=repair))
 
 
@@ -125,8 +128,14 @@ class _Checking:
         findings += shards or check_states(self.box, parts, deep=self.deep)
         # rows from a cube that is not whole would only copy what is wrong with it
         self.is_whole = not any(one.is_open for one in findings)
-        copies = check_copy(self.location, self.cube, len(parts.head.days))
-        return [*missing, *findings, *self._check_rows(repair=repair and self.is_whole), *left, *copies]
+        rows = self._check_rows(repair=repair and self.is_whole)
+        return [*missing, *findings, *rows, *left, *self._check_copies(len(parts.head.days))]
+
+    def _check_copies(self, days: int) -> Iterator[Finding]:
+        yield from check_copy(self.location, self.cube, days)
+        yield from check_field_copy(self.location, self.box.id, set(self.registry.versions()["field_id"]))
+        if self.deep:
+            yield from check_image(self.location, self.cube)
 
     def _pending(self) -> Box | None:
         try:

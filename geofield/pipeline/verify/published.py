@@ -1,16 +1,20 @@
-"""The plain copy of a cube: does it say which state it shows, and is there that state."""
+"""The copies of a box, and what is kept of past runs: do they say what they show, and is that there."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import icechunk
+import pyarrow as pa
+import pyarrow.parquet as pq
+import rasterio
 
 from geofield.cube.cube import Cube
 from geofield.errors import NotFoundError
-from geofield.pipeline.verify.findings import Finding
+from geofield.pipeline.verify.findings import Finding, listed
 from geofield.store import Location
 
 
@@ -42,6 +46,62 @@ def check_copy(location: Location, cube: Cube, days: int) -> Iterator[Finding]:
     if snapshot is not None and not _is_there(cube, snapshot):  # None: the first days of a copy that is being made
         found = f"{key} shows the state {snapshot}, which the cube does not have."
         yield Finding(cube.box_id, "copies", "broken", found, advice)
+
+
+def check_image(location: Location, cube: Cube) -> Iterator[Finding]:
+    """`published/<box>/latest.tif`, if there is one: it opens, and the state that it shows is there. Reads it all."""
+    key = f"published/{cube.box_id}/latest.tif"
+    try:
+        data = location.read(key)
+    except NotFoundError:
+        return
+    advice = f"Make it again: geofield publish {location.url} --box {cube.box_id} --cog"
+    try:
+        with rasterio.MemoryFile(data) as memory, memory.open() as image:
+            snapshot = image.tags().get("snapshot")
+            for number in image.indexes:
+                image.read(number)
+    except rasterio.errors.RasterioError as error:
+        yield Finding(cube.box_id, "copies", "broken", f"{key} is no image: {error}", advice)
+        return
+    if not _is_there(cube, snapshot):
+        found = f"{key} shows the state {snapshot}, which the cube does not have."
+        yield Finding(cube.box_id, "copies", "broken", found, advice)
+
+
+def check_field_copy(location: Location, box_id: str, known: Collection[str]) -> Iterator[Finding]:
+    """`published/<box>/fields.parquet`, if there is one: every field in it is known, if not in this version."""
+    key = f"published/{box_id}/fields.parquet"
+    try:
+        data = location.read(key)
+    except NotFoundError:
+        return
+    advice = f"Make it again: geofield publish {location.url} --box {box_id} --fields"
+    try:
+        ids = pq.ParquetFile(io.BytesIO(data)).read(["id"], use_threads=False)["id"].to_pylist()
+    except (pa.ArrowException, KeyError) as error:
+        yield Finding(box_id, "copies", "broken", f"{key} is no copy of fields: {error}", advice)
+        return
+    strange = sorted({str(name) for name in ids} - set(known))
+    if strange:
+        found = f"{key} tells of fields that the store does not know: {listed(strange)}."
+        yield Finding(box_id, "copies", "broken", found, advice)
+
+
+def check_receipts(location: Location) -> Iterator[Finding]:
+    """`runs/`: every receipt is a JSON object. Only what happened is told by them; nothing is computed from them."""
+    damaged = []
+    for info in location.list("runs"):
+        try:
+            if not isinstance(json.loads(location.read(info.key)), dict):
+                damaged.append(info.key)
+        except NotFoundError:
+            continue
+        except ValueError:
+            damaged.append(info.key)
+    if damaged:
+        found = f"Receipts of runs that cannot be read: {listed(damaged)}."
+        yield Finding(None, "receipts", "broken", found, "Bring them back from a copy of the store, or delete them.")
 
 
 def _is_there(cube: Cube, snapshot: object) -> bool:
