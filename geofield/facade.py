@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from geofield.boxes import MAX_PIXELS, Box, check_box_id, resolve_grid
-from geofield.cube.cube import Cube
-from geofield.errors import BoxError, ConfigurationError, CorruptStoreError, InputError, NotFoundError
+from geofield.cube.cube import Cube, as_date
+from geofield.errors import BoxError, ConfigurationError, CorruptStoreError, NotFoundError
 from geofield.fields import Placement, place_fields
 from geofield.pipeline.boxfields import BoxFields, box_fields
 from geofield.pipeline.layers import cube_schema, value_columns
@@ -241,7 +241,7 @@ class Store:
         if box is not None:
             self.box(box)
         wanted = [field] if isinstance(field, str) else None if field is None else list(field)
-        low, high = (_day(value) if value is not None else None for value in (start, end))
+        low, high = (as_date(value) if value is not None else None for value in (start, end))
         parts = [self.results(name).read(fields=wanted, start=low, end=high, as_of=as_of) for name in names]
         if as_of is None:  # a box that was changed keeps the columns of its past in the table, empty
             parts = [_of_today(part, self.box(name)) for part, name in zip(parts, names, strict=True)]
@@ -319,12 +319,3 @@ def _of_today(rows: pd.DataFrame, box: Box) -> pd.DataFrame:
 def _difference(one: Box, other: Box) -> str:
     names = [name for name in type(one).model_fields if getattr(one, name) != getattr(other, name)]
     return ", ".join(names)
-
-
-def _day(value: dt.date | str) -> dt.date:
-    if isinstance(value, dt.date):
-        return value
-    try:
-        return dt.date.fromisoformat(value)
-    except ValueError as error:
-        raise InputError(f"{value!r} is not a day; write YYYY-MM-DD.") from error

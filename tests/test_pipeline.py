@@ -16,8 +16,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from geofield.boxes import Box
-from geofield.cube.cube import Cube
-from geofield.errors import LostRaceError, MissingDaysError
+from geofield.cube.cube import Cube, as_date
+from geofield.errors import InputError, LostRaceError, MissingDaysError
 from geofield.grid import Grid
 from geofield.pipeline import (
     BoxFields,
@@ -345,3 +345,10 @@ def test_rows_do_not_depend_on_tiles_workers_or_lateness(tmp_path: Path) -> None
         work.results.remove([f"f{number}" for number in range(6)], {})
         fill_late_fields(fields, work.cube, work.results)
         pd.testing.assert_frame_equal(work.rows(), reference, check_exact=True)
+
+
+def test_days_are_given_as_people_write_them() -> None:
+    assert as_date("2025-04-01") == as_date(DAY1) == as_date(dt.datetime(2025, 4, 1, 23, 59)) == DAY1
+    assert type(as_date(dt.datetime(2025, 4, 1))) is dt.date
+    with pytest.raises(InputError, match="'1 April' is not a day; write YYYY-MM-DD"):
+        as_date("1 April")

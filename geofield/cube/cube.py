@@ -19,7 +19,7 @@ from geofield.cube.creation import MAIN, create_repository
 from geofield.cube.failures import answering, is_missing
 from geofield.cube.schema import Schema, create_arrays
 from geofield.cube.together import together
-from geofield.errors import CorruptStoreError, LostRaceError, NotFoundError, unanswered
+from geofield.errors import CorruptStoreError, InputError, LostRaceError, NotFoundError, unanswered
 from geofield.store import Location
 
 if TYPE_CHECKING:
@@ -302,6 +302,18 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     if not isinstance(member, zarr.Array):
         raise CorruptStoreError(f"The cube has no array {name!r}.")
     return member
+
+
+def as_date(value: dt.date | str) -> dt.date:
+    """A day as people write it: a date, a time (of which the day is taken) or YYYY-MM-DD."""
+    if isinstance(value, dt.datetime):
+        return value.date()
+    if isinstance(value, dt.date):
+        return value
+    try:
+        return dt.date.fromisoformat(value)
+    except ValueError as error:
+        raise InputError(f"{value!r} is not a day; write YYYY-MM-DD.") from error
 
 
 def to_day(day: dt.date) -> int:

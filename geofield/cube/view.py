@@ -16,7 +16,7 @@ from odc.geo.xr import xr_coords
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from geofield.cube.cube import Cube, Head, array_of, read_head, read_schema, to_day
+from geofield.cube.cube import Cube, Head, array_of, as_date, read_head, read_schema, to_day
 from geofield.cube.failures import answering
 from geofield.cube.schema import ArraySpec, Schema
 from geofield.cube.together import together
@@ -117,20 +117,9 @@ def _range(head: Head, start: dt.date | str | None, end: dt.date | str | None) -
     if not len(head.days):
         return slice(0, 0)
     first, last = int(head.days[0]), int(head.days[-1])
-    low = first if start is None else to_day(_date(start))
-    high = last if end is None else to_day(_date(end))
+    low = first if start is None else to_day(as_date(start))
+    high = last if end is None else to_day(as_date(end))
     return slice(max(low - first, 0), max(min(high, last) - first + 1, 0))
-
-
-def _date(value: dt.date | str) -> dt.date:
-    if isinstance(value, dt.datetime):
-        return value.date()
-    if isinstance(value, dt.date):
-        return value
-    try:
-        return dt.date.fromisoformat(value)
-    except ValueError as error:
-        raise InputError(f"{value!r} is not a day; write YYYY-MM-DD.") from error
 
 
 def _coordinates(schema: Schema, head: Head, days: slice) -> xr.Dataset:

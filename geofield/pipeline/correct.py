@@ -33,7 +33,7 @@ from geofield.pipeline.layers import check_schema
 from geofield.pipeline.run import Run
 from geofield.pipeline.scenes import items_json, merge_orders, remembered_counts
 from geofield.pipeline.tasks import annotated, task_key, unique
-from geofield.pipeline.tile import Counts, TileDay, TileJob, advanced, load_states, merged, observe_day
+from geofield.pipeline.tile import Counts, TileDay, TileJob, advanced, day_arrays, load_states, merged, observe_day
 from geofield.recipe.digest import recipe_digest, tile_digest
 from geofield.recipe.state import State
 from geofield.source.counters import counting
@@ -295,7 +295,7 @@ def correct_tile_day(
             else:
                 observed = {name: stored[name] for name in job.box.variables}
             states = advanced(job.box, states, observed, day.tile.day)
-            new = _arrays(job, observed, states)
+            new = day_arrays(job, observed, states)
         shards = _write_changed(job, group, day.tile.step, stored, new)
     return _Carry(
         carry.fork,
@@ -310,13 +310,6 @@ def correct_tile_day(
 def _stored(job: TileJob, group: zarr.Group, step: int) -> dict[str, IntArray]:
     names = [spec.name for spec in job.schema.arrays]
     return {name: found[0] for name, found in read_window(group, names, np.array([step]), job.window).items()}
-
-
-def _arrays(job: TileJob, observed: Mapping[str, IntArray], states: Mapping[str, State]) -> dict[str, IntArray]:
-    return {
-        spec.name: observed[spec.variable] if spec.role == "observation" else getattr(states[spec.variable], spec.role)
-        for spec in job.schema.arrays
-    }
 
 
 def _write_changed(

@@ -231,13 +231,18 @@ def advanced(box: Box, states: Mapping[str, State], observed: Mapping[str, IntAr
     }
 
 
-def _write(
-    job: TileJob, group: zarr.Group, step: int, observed: Mapping[str, IntArray], states: Mapping[str, State]
-) -> int:
-    arrays = {
+def day_arrays(job: TileJob, observed: Mapping[str, IntArray], states: Mapping[str, State]) -> dict[str, IntArray]:
+    """Array name -> (y, x), what is stored of a tile of a day with an acquisition."""
+    return {
         spec.name: observed[spec.variable] if spec.role == "observation" else getattr(states[spec.variable], spec.role)
         for spec in job.schema.arrays
     }
+
+
+def _write(
+    job: TileJob, group: zarr.Group, step: int, observed: Mapping[str, IntArray], states: Mapping[str, State]
+) -> int:
+    arrays = day_arrays(job, observed, states)
     write_window(group, arrays, step, job.window)
     return sum(bool((arrays[spec.name] != spec.encoding.fill).any()) for spec in job.schema.arrays)
 
