@@ -23,8 +23,8 @@ _HOSTS: dict[str, PresetName] = {
     "catalogue.dataspace.copernicus.eu": "cdse",
 }
 _WRONG_FLAGS = (
-    "Some items of Earth Search's sentinel-2-l2a say wrongly whether their offset has been taken out, and nothing in them "
-    "tells which: reflectances may be off by 0.1. Use sentinel-2-c1-l2a for the years that it has."
+    "Some items of Earth Search's sentinel-2-l2a say wrongly whether their offset has been taken out, and nothing in "
+    "them tells which: reflectances may be off by 0.1. Use sentinel-2-c1-l2a for the years that it has."
 )
 _CDSE_S3 = "https://eodata.dataspace.copernicus.eu"
 
