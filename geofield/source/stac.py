@@ -89,10 +89,10 @@ class StacSource:
         return cls(settings, shared(("stac", settings.model_dump_json()), _Kept))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self.settings, "_kept": _Kept()}
+        return {"settings": self.settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(state, _kept=_Kept())
 
     def bands(self) -> tuple[str, ...]:
         """As the box names them, or the names that the collections' bands have in common."""
