@@ -175,7 +175,7 @@ def make_notes(location: MemoryLocation, boxes: dict[str, geofield.Box], fields:
         note = Note(
             definition=location.etags[f"boxes/{name}.json"], snapshot="CDKHYHRYP0FHZGKN42TG", rows=1,
             fields=fields_digest(list(own), list(own.values())), extent=BoxExtent(name, START, 0, 10**6, 4, 3, 4),
-            cube=CubeDays(START, LAST, 150), checked=NOW,
+            cube=CubeDays(START, LAST, 150), checked=NOW, totals=(len(own), 365 * len(own)),
         )  # fmt: skip
         hint = {
             "box": name, "run": "r", "last_day": str(LAST), "note": note.to_dict(),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FOLDER = "progress"
 WORK = f"{FOLDER}/.work"
 INDEX = f"{FOLDER}/.index.json.gz"
-FORMAT = 2
+FORMAT = 3
 NO_TABLE = -1
 BUSY_FOR = dt.timedelta(minutes=15)
 """A mark that is older keeps no other run from taking the box first: a box is seldom at work for longer."""
@@ -57,6 +57,8 @@ class Note:
         When cube and rows table were last seen to stand so.
     looked_at
         When the source was asked.
+    totals
+        Its fields, and their rows up to the last day.
     """
 
     definition: str
@@ -69,6 +71,7 @@ class Note:
     catalogue: str | None = None
     looked: tuple[dt.date, dt.date] | None = None
     looked_at: dt.datetime | None = None
+    totals: tuple[int, int] = (0, 0)
     program: str = geofield.__version__
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,6 +90,7 @@ class Note:
             "catalogue": self.catalogue,
             "looked": None if self.looked is None else [day.isoformat() for day in self.looked],
             "looked_at": _text(self.looked_at),
+            "totals": list(self.totals),
         }
 
 
@@ -99,6 +103,7 @@ def note_from(box_id: str, value: Any) -> Note | None:
         settle_days, pixels, tiles, bands, layers = (None if one is None else int(one) for one in rest)
         first, last, acquired = value["days"]
         looked = value["looked"]
+        fields, rows = value["totals"]
         return Note(
             definition=str(value["definition"]),
             snapshot=str(value["snapshot"]),
@@ -110,6 +115,7 @@ def note_from(box_id: str, value: Any) -> Note | None:
             catalogue=None if value["catalogue"] is None else str(value["catalogue"]),
             looked=None if looked is None else (_day(looked[0]), _day(looked[1])),
             looked_at=None if value["looked_at"] is None else _time(value["looked_at"]),
+            totals=(int(fields), int(rows)),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,14 +52,19 @@ class BoxState:
     @property
     def rows_wanted(self) -> int:
         """Rows that the cube's days call for."""
-        if self.cube.first is None or self.cube.last is None:
-            return 0
-        return sum(one.days_between(self.cube.first, self.cube.last) for one in self.fields)
+        return rows_of(self.fields, self.cube)
 
     @property
     def rows_missing(self) -> int:
         """Of those, how many are missing or not current."""
         return sum(gap.days for gap in self.progress.gaps)
+
+
+def rows_of(fields: Sequence[FieldDays], cube: CubeDays) -> int:
+    """Rows that the days of a cube call for."""
+    if cube.first is None or cube.last is None:
+        return 0
+    return sum(one.days_between(cube.first, cube.last) for one in fields)
 
 
 @dataclass(frozen=True)
@@ -240,17 +245,19 @@ def note_after(state: BoxState, last: dt.date, definition: str, run_id: str) -> 
     if seen is None or not state.results.is_alone or head.last != expected or not _is_own(state, head.snapshot, run_id):
         return None
     now = dt.datetime.now(dt.UTC)
+    cube = CubeDays(head.first, head.last, int(head.acquired.sum()))
     return Note(
         definition=definition,
         snapshot=head.snapshot,
         rows=seen,
         fields=fields_digest(list(state.ready.columns.ids), list(state.ready.columns.versions)),
         extent=state.box,
-        cube=CubeDays(head.first, head.last, int(head.acquired.sum())),
+        cube=cube,
         checked=now,
         catalogue=state.catalogue,
         looked=state.looked,
         looked_at=None if state.catalogue is None else now,
+        totals=(len(state.fields), rows_of(state.fields, cube)),
     )
 
 

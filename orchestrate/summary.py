@@ -7,18 +7,21 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import geofield
+from geofield.errors import GeofieldError
 from orchestrate.forecast import forecast
 from orchestrate.inboxfiles import KINDS, WHY, waiting
 from orchestrate.offers import offers, with_bytes
 from orchestrate.receipt import recent_receipts
-from orchestrate.state import BoxState, gather
+from orchestrate.state import BoxState, gather_box
 from orchestrate.survey import Survey
 from orchestrate.work import Append, FillLate, Reduce, fault, step_to_dict
 
 if TYPE_CHECKING:
     from geofield import Store
+    from orchestrate.hints import Note
 
 _FILES = 10
+_ANY_DAY = dt.date(1970, 1, 1)  # of a box that stands as noted no further day is asked
 
 
 def planned(store: Store, until: dt.date, look_back: int = 0, search: bool = False) -> dict[str, Any]:
@@ -57,14 +60,22 @@ def planned(store: Store, until: dt.date, look_back: int = 0, search: bool = Fal
 
 def summarise(store: Store) -> dict[str, Any]:
     """What a store holds, what is late, what was refused, what failed."""
-    existing = gather(store)
+    survey = Survey(store, _ANY_DAY)
+    boxes: dict[str, Any] = {}
+    failures: dict[str, Exception] = {}
+    for box_id in survey.box_ids:
+        try:
+            note = survey.quiet(box_id)
+            boxes[box_id] = _box(gather_box(store, box_id, 0, survey.placed)) if note is None else _noted(note)
+        except (GeofieldError, ValueError, OSError, LookupError) as error:
+            failures[box_id] = error
     return {
         "store": store.url,
-        "boxes": {name: _box(state) for name, state in existing.states.items()},
+        "boxes": boxes,
         "inbox": _inbox(store),
         "rejected": _rejected(store),
         "runs": [_run(receipt) for receipt in recent_receipts(store)],
-        "errors": [fault(box_id, None, error) for box_id, error in existing.failures.items()],
+        "errors": [fault(box_id, None, error) for box_id, error in failures.items()],
     }
 
 
@@ -85,6 +96,22 @@ def _box(state: BoxState) -> dict[str, Any]:
         "fields_late": late,
         "rows": state.rows_wanted - state.rows_missing,
         "rows_missing": state.rows_missing,
+    }
+
+
+def _noted(note: Note) -> dict[str, Any]:
+    """A box that stands as its note says: nothing is late there."""
+    fields, rows = note.totals
+    return {
+        "start": note.extent.start.isoformat(),
+        "last_day": None if note.cube.last is None else note.cube.last.isoformat(),
+        "days": note.cube.days,
+        "acquisitions": note.cube.acquired,
+        "fields": fields,
+        "fields_done": fields if note.cube.last is not None else 0,
+        "fields_late": 0,
+        "rows": rows,
+        "rows_missing": 0,
     }
 
 

@@ -14,9 +14,10 @@ import pytest
 
 import geofield.pipeline
 from geofield import Store
-from orchestrate import hints, run
+from orchestrate import hints, run, summary
 from orchestrate.config import Settings
 from orchestrate.inbox import submit
+from orchestrate.summary import summarise
 from orchestrate.survey import Survey
 from tests.support.s3server import S3Server
 from tests.support.smallstore import box, day, feature, make_store, numbers, objects, write_fields
@@ -176,7 +177,7 @@ def _delete(store: Store, old: dict[str, bytes]) -> None:
 
 def _corrupt(store: Store, old: dict[str, bytes]) -> None:
     for key in old:
-        store.location.write(key, b'{"box": "a", "note": {"format": 2, "days": [1]')
+        store.location.write(key, b'{"box": "a", "note": {"format": 3, "days": [1]')
 
 
 def _past(store: Store, old: dict[str, bytes]) -> None:
@@ -245,6 +246,27 @@ def test_young_note_without_marks_is_believed_unseen_only_where_there_are_many_b
     hints.drop_marks(store, "a", "somebody", dt.datetime.now(dt.UTC))
     monkeypatch.setattr("orchestrate.survey.TRUSTED_FOR", dt.timedelta(0))
     assert quiet(store)["a"] is False
+
+
+def test_status_looks_only_at_boxes_that_are_not_as_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = small(tmp_path)
+    noted = summarise(store)
+    assert noted["boxes"]["a"]["fields"] > 0
+    assert all(one["rows_missing"] == one["fields_late"] == 0 for one in noted["boxes"].values())
+    real = summary.gather_box
+    looked: list[str] = []
+
+    def look(store: Store, box_id: str, *rest: Any) -> Any:
+        looked.append(box_id)
+        return real(store, box_id, *rest)
+
+    monkeypatch.setattr(summary, "gather_box", look)
+    assert summarise(store) == noted
+    assert looked == []
+    for info in store.location.list("progress"):
+        store.location.delete(info.key)
+    assert summarise(store) == noted
+    assert looked == sorted(noted["boxes"])
 
 
 # --- several runners -------------------------------------------------------------------------------------------------
