@@ -53,24 +53,24 @@ class FieldRegistry:
         latest = self._latest(self.table.open(as_of))
         return latest[~latest["withdrawn"]].reset_index(drop=True)
 
-    def placeable(self) -> tuple[int, pd.DataFrame]:
+    def placeable(self) -> tuple[int, pa.Table]:
         """The table's version, and of each field's current version what says where and when it has rows.
 
-        Columns: field_id, version, box, geometry, crs, planting_date, harvest_date, row; sorted by id. The rest of a
-        million fields would fill the memory.
+        Columns: field_id, version, box, geometry, crs, planting_date, harvest_date, row; sorted by id. A million fields
+        are 200 MB; the rest of them, or objects of Python, would fill the memory.
         """
         snapshot = self.table.open()
         version = snapshot.version
         columns = ["field_id", "version", "box", "geometry", "crs", "planting_date", "harvest_date", "row"]
         found = self.table.read(snapshot, [*columns, "accepted", "withdrawn"])
         if found is None:
-            return version, pa.schema([SCHEMA.field(name) for name in columns]).empty_table().to_pandas()
+            return version, pa.schema([SCHEMA.field(name) for name in columns]).empty_table()
         order = pc.sort_indices(found, [("accepted", "ascending"), ("row", "ascending")])
-        ids = found["field_id"].take(order).to_pandas()
-        last = order.take(pa.array(np.flatnonzero(~ids.duplicated(keep="last").to_numpy())))
-        latest = found.take(last)
-        latest = latest.filter(pc.invert(latest["withdrawn"])).select(columns)
-        return version, latest.sort_by("field_id").to_pandas()
+        is_older = found["field_id"].take(order).to_pandas().duplicated(keep="last").to_numpy()
+        latest = order.filter(pa.array(~is_older))
+        latest = latest.filter(pc.invert(found["withdrawn"].take(latest)).combine_chunks())
+        latest = latest.take(pc.sort_indices(found["field_id"].take(latest)))
+        return version, found.select(columns).take(latest)
 
     def versions(self) -> pd.DataFrame:
         """Every version, in order of acceptance."""

@@ -6,14 +6,19 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pandas as pd
+    import pyarrow as pa
 
     from geofield import Box, Store
+
+
+AT_ONCE = 100_000
+"""Fields placed at a time: as objects of Python they take ten times the memory that they take in a table."""
 
 
 @dataclass(frozen=True)
@@ -25,41 +30,34 @@ class Placed:
     version
         Of the table.
     table
-        Current fields that belong to a box, sorted by id.
+        Current fields, sorted by id.
+    numbers
+        Box id -> positions in `table` of the fields that belong to it, ascending.
     """
 
     version: int
-    table: pd.DataFrame
-
-    @cached_property
-    def _numbers(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Box id -> positions in `table`."""
-        import numpy as np
-
-        if not len(self.table):
-            return {}
-        lists = self.table["boxes"].to_numpy(object)
-        counts = np.fromiter((len(names) for names in lists), dtype=np.int64, count=len(lists))
-        rows = np.repeat(np.arange(len(lists)), counts)
-        names = np.array([name for found in lists for name in found], dtype=object)
-        order = np.argsort(names.astype(str), kind="stable")
-        names, rows = names[order], rows[order]
-        starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
-        return dict(zip(names[starts].tolist(), np.split(rows, starts[1:]), strict=True))
-
-    @cached_property
-    def _keys(self) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
-        return self.table["field_id"].to_numpy(object), self.table["version"].to_numpy(object)
+    table: pa.Table
+    numbers: Mapping[str, npt.NDArray[np.int64]]
 
     def of(self, box_id: str) -> pd.DataFrame:
         """The fields of a box."""
-        return self.table.iloc[self._numbers.get(box_id, [])].reset_index(drop=True)
+        found: pd.DataFrame = self.table.take(self._of(box_id)).to_pandas()
+        return found
 
     def digest(self, box_id: str) -> str:
         """One short text that changes when the fields of a box do, or a version of one of them."""
-        ids, versions = self._keys
-        numbers: Any = self._numbers.get(box_id, [])
-        return fields_digest(ids[numbers].tolist(), versions[numbers].tolist())
+        own = self._keys.take(self._of(box_id))
+        return fields_digest(own["field_id"].to_pylist(), own["version"].to_pylist())
+
+    def _of(self, box_id: str) -> pa.Array:
+        import pyarrow as pa
+
+        return pa.array(self.numbers.get(box_id, ()), type=pa.int64())
+
+    @cached_property
+    def _keys(self) -> pa.Table:
+        # in one piece, since to take from many takes the longer the more there are
+        return self.table.select(["field_id", "version"]).combine_chunks()
 
 
 def fields_digest(ids: list[str], versions: list[str]) -> str:
@@ -70,7 +68,28 @@ def fields_digest(ids: list[str], versions: list[str]) -> str:
 
 def place_all(store: Store, boxes: Mapping[str, Box]) -> Placed:
     """Place the current fields in boxes; those that name an unknown or unreadable box are left out."""
+    version, table = store.registry.placeable()
+    return Placed(version, table, _positions(table, boxes))
+
+
+def _positions(table: pa.Table, boxes: Mapping[str, Box]) -> dict[str, npt.NDArray[np.int64]]:
+    import numpy as np
+
     from geofield import place_fields
 
-    version, table = store.registry.placeable()
-    return Placed(version, place_fields(table, boxes, explain=False).table)
+    rows, owners = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    names = sorted(boxes)
+    number = {name: at for at, name in enumerate(names)}
+    for first in range(0, len(table), AT_ONCE):
+        part = table.slice(first, AT_ONCE).to_pandas()
+        part["row"] = np.arange(first, first + len(part))  # where a field stands, instead of its row in a file
+        placed = place_fields(part, boxes, explain=False).table
+        lists = placed["boxes"].tolist()
+        counts = np.fromiter((len(found) for found in lists), dtype=np.int64, count=len(lists))
+        rows.append(np.repeat(placed["row"].to_numpy(np.int64), counts))
+        owners.append(np.fromiter((number[name] for found in lists for name in found), dtype=np.int64))
+    row, owner = np.concatenate(rows), np.concatenate(owners)
+    order = np.lexsort((row, owner))
+    row, owner = row[order], owner[order]
+    bounds = np.searchsorted(owner, np.arange(len(names) + 1))
+    return {name: row[low:high] for name, low, high in zip(names, bounds[:-1], bounds[1:], strict=True) if low < high}
