@@ -18,6 +18,7 @@ from orchestrate import cluster
 from orchestrate.boxadding import add_boxes
 from orchestrate.inbox import submit
 from orchestrate.picture import draw_box
+from orchestrate.report import render, report_of
 from orchestrate.run import run
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     }
     shown = [_liveliest(store, groups["on time"]), _liveliest(store, groups["late"])]
     draw_box(store, "north", picture, groups, shown)
+    (FOLDER / "report.html").write_text(render(report_of(store)), encoding="utf-8")
     _summarise(store, [first, second, third, fourth], shown[1], picture, time.monotonic() - began)
     return 1 if any(receipt["errors"] for receipt in (first, second, third, fourth)) else 0
 
@@ -188,6 +190,7 @@ run again       {again} days and rows written
 rows            the first days of {late_field}, which came late:
 {shown.to_string(index=False, na_rep="-", float_format="{:.3f}".format)}
 picture         {picture}
+report          {FOLDER}/report.html
 demo            {seconds:.0f} s in all
 try next        .venv/bin/geofield status {FOLDER}
                 .venv/bin/geofield series {FOLDER} --field {late_field} --plot series.png

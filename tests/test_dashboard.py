@@ -97,6 +97,8 @@ def test_nothing_is_told_where_nobody_listens() -> None:
     events.begin("r", "b: days", 1, "days")  # no client: no error
 
 
+@pytest.mark.docs
+@pytest.mark.timeout(280)
 def test_the_page_follows_a_run(tmp_path: Path) -> None:
     """A cluster in this process; a browser opens the page before the run, and sees it happen without a reload."""
     store = make_store(str(tmp_path / "store"), box(), box("c", bbox=[500500, 5490000, 500900, 5490400]))

@@ -11,6 +11,8 @@ import pytest
 
 import geofield
 
+README = Path(__file__).resolve().parent.parent / "README.md"
+
 
 @pytest.mark.timeout(240)
 def test_the_demo_ends_with_what_it_did(tmp_path: Path) -> None:
@@ -26,9 +28,14 @@ def test_the_demo_ends_with_what_it_did(tmp_path: Path) -> None:
     assert re.search(r"run again       0 days and rows written", done.stdout)
     assert done.stdout.count(".venv/bin/geofield") == 3
     assert (tmp_path / "demo-store/demo.png").read_bytes().startswith(b"\x89PNG")
+    assert "<title>geofield: " in (tmp_path / "demo-store/report.html").read_text()
     rows = geofield.open_store(tmp_path / "demo-store").rows()
     assert set(rows["status"]) == {"observed", "all_masked", "no_acquisition"}
     assert rows["field_id"].nunique() == 48
+    (code,) = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "ndvi_filled_mean" in shown.stdout
 
 
 def test_the_demo_removes_nothing_that_is_not_its_own(tmp_path: Path) -> None:

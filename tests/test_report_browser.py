@@ -15,6 +15,7 @@ from tests.support.browser import CONTRASTS, launched, page_of
 from tests.test_report import HOSTILE, many, store  # noqa: F401 - a fixture
 
 PHONE = 360
+pytestmark = pytest.mark.docs
 
 
 @pytest.fixture(scope="module")

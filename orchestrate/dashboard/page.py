@@ -56,17 +56,12 @@ class Page:
         self._work = work
         self._figures = models.Div(sizing_mode="stretch_width")
         self._boxes = models.ColumnDataSource({"box": [], "done": [], "total": [], "colour": []})
-        self._rows = models.ColumnDataSource({name: [] for name in _COLUMNS})
+        self._table = models.Div(sizing_mode="stretch_width")
         self._rates = models.ColumnDataSource({"at": [], "days": [], "bytes": []})
         self._bars = _bars(plotting, models, self._boxes)
-        table = models.DataTable(
-            source=self._rows,
-            columns=[models.TableColumn(field=one, title=said, width=wide) for one, (said, wide) in _COLUMNS.items()],
-            index_position=None, sizing_mode="stretch_width", height=320, reorderable=False,
-        )  # fmt: skip
         self._lines = _lines(plotting, models, self._rates)
         self.root = layouts.column(
-            self._figures, layouts.row(self._bars, self._lines, sizing_mode="stretch_width"), table,
+            self._figures, layouts.row(self._bars, self._lines, sizing_mode="stretch_width"), self._table,
             sizing_mode="stretch_width",
         )  # fmt: skip
 
@@ -84,7 +79,7 @@ class Page:
             "total": [max(one.days, one.days_total) for _, one in shown],
             "colour": [_LATE if one.failed else _DONE for _, one in shown],
         }
-        self._rows.data = _table(shown)
+        self._table.text = _table(shown)
         self._bars.x_range.end = max([1, *self._boxes.data["total"]])
         pairs = list(pairwise(work.samples))
         self._rates.data = {
@@ -99,14 +94,12 @@ class Page:
         self._lines.extra_y_ranges["bytes"].end = 1.1 * max([0.1, *self._rates.data["bytes"]])
 
 
-_COLUMNS = {
-    "box": ("box", 140), "doing": ("at work on", 110), "days": ("days", 90), "late": ("late fields in work", 130),
-    "filled": ("late fields filled", 120), "rows": ("rows", 80), "bytes": ("read", 80),
-    "running": ("tasks running", 100), "waiting": ("waiting", 80), "tasks": ("done", 80), "failed": ("failed", 70),
-}  # fmt: skip
 _STYLE = (
     ".figures{display:flex;flex-wrap:wrap;gap:4px 36px;font:16px system-ui,sans-serif;color:#1c2321;padding:10px 4px}"
-    ".figures b{display:block;font-size:26px;line-height:1.2}"
+    ".figures b{display:block;font-size:26px;line-height:1.2} .figures .run b{font-size:18px;line-height:31px}"
+    "table{border-collapse:collapse;font:15px system-ui,sans-serif;color:#1c2321;width:100%}"
+    "th,td{text-align:right;padding:4px 14px 4px 4px;border-bottom:1px solid #d5dbd6;font-variant-numeric:tabular-nums}"
+    "th{color:#55605c} th:first-child,td:first-child,th:nth-child(2),td:nth-child(2){text-align:left}"
 )
 
 
@@ -116,20 +109,18 @@ def _first(boxes: dict[str, BoxWork]) -> list[tuple[str, BoxWork]]:
     return ordered[:_SHOWN]
 
 
-def _table(shown: list[tuple[str, BoxWork]]) -> dict[str, list[Any]]:
-    return {
-        "box": [name for name, _ in shown],
-        "doing": [one.doing or "-" for _, one in shown],
-        "days": [f"{one.days} of {max(one.days, one.days_total)}" for _, one in shown],
-        "late": [one.late_in_work for _, one in shown],
-        "filled": [one.late_fields for _, one in shown],
-        "rows": [f"{one.rows:,}" for _, one in shown],
-        "bytes": [f"{one.source_bytes / 1e6:,.1f} MB" for _, one in shown],
-        "running": [one.tasks.get("processing", 0) for _, one in shown],
-        "waiting": [sum(one.tasks.get(state, 0) for state in ("waiting", "queued", "no-worker")) for _, one in shown],
-        "tasks": [one.done for _, one in shown],
-        "failed": [one.failed for _, one in shown],
-    }
+def _table(shown: list[tuple[str, BoxWork]]) -> str:
+    headings = ("box", "at work on", "days", "late fields in work", "filled", "rows", "read", "tasks running",
+                "waiting", "done", "failed")  # fmt: skip
+    lines = [
+        (name, one.doing or "-", f"{one.days} of {max(one.days, one.days_total)}", one.late_in_work, one.late_fields,
+         f"{one.rows:,}", f"{one.source_bytes / 1e6:,.1f} MB", one.tasks.get("processing", 0),
+         sum(one.tasks.get(state, 0) for state in ("waiting", "queued", "no-worker")), one.done, one.failed)
+        for name, one in shown
+    ]  # fmt: skip
+    head = "".join(f"<th>{word}</th>" for word in headings)
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in line)}</tr>" for line in lines)
+    return f"<style>{_STYLE}</style><table><tr>{head}</tr>{body}</table>"
 
 
 def _figures(work: Work) -> str:
@@ -146,7 +137,10 @@ def _figures(work: Work) -> str:
         "rows written": f"{sum(one.rows for one in every):,}",
         "tasks a second": f"{tasks:,.1f}",
     }
-    items = "".join(f"<span><b>{html.escape(value)}</b>{name}</span>" for name, value in told.items())
+    items = "".join(
+        f'<span class="{name.partition(" ")[0]}"><b>{html.escape(value)}</b>{name}</span>'
+        for name, value in told.items()
+    )
     return f'<style>{_STYLE}</style><div class="figures">{items}</div>'
 
 
