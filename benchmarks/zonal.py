@@ -2,7 +2,8 @@
 
 [--size 4096] [--fields 20 2000] [--rounds 5] [--slow-rounds 1]. All tools get the same raster and the same polygons, a
 fresh raster in every repetition, in turns. Printed are, for each tool, the shortest wall time, the shortest processor
-time, and the median over the rounds of its time beside exactextract's of the same round. Tools that are not installed
+time, and the median over the rounds of its times beside exactextract's in the same round; on a busy machine only
+processor time says something. Tools that are not installed
 (`pip install geofield[peers]`) are left out and named.
 
 - floor: reading the pixels of the fields once and summing them, by place in a compiled loop, and with NumPy;
@@ -92,14 +93,18 @@ def take_turns(days: dict[str, Day], fresh: Callable[[], np.ndarray], rounds: di
     return found
 
 
+def ratio(mine: Sequence[float], theirs: Sequence[float]) -> float:
+    """Median over the rounds."""
+    return statistics.median(one / other for one, other in zip(mine, theirs, strict=False))
+
+
 def show(found: dict[str, Times], peer: str) -> None:
     """One line each."""
-    print(f"  {'':50s} {'wall ms':>9s} {'CPU ms':>9s}   of {peer}")
+    print(f"  {'':50s} {'wall ms':>9s} {'CPU ms':>9s}   of {peer}: wall, CPU")
     for name, times in found.items():
-        pairs = zip(times.wall, found[peer].wall, strict=False)
-        ratio = statistics.median(mine / theirs for mine, theirs in pairs)
-        parts = f"1/{1 / ratio:.1f}" if ratio < 1 else f"{ratio:.1f}"
-        print(f"  {name:50s} {min(times.wall) * 1e3:9.1f} {min(times.cpu) * 1e3:9.1f}   {ratio:8.4f} ({parts})")
+        shares = ratio(times.wall, found[peer].wall), ratio(times.cpu, found[peer].cpu)
+        parts = ", ".join(f"1/{1 / one:.1f}" if one < 1 else f"{one:.2f}" for one in shares)
+        print(f"  {name:50s} {min(times.wall) * 1e3:9.1f} {min(times.cpu) * 1e3:9.1f}   {parts}")
 
 
 @numba.njit
@@ -264,11 +269,9 @@ def compare(count: int, given: argparse.Namespace) -> None:
     of_quantiles = {name: times for name, times in found.items() if "quantiles" in name}
     show({name: times for name, times in found.items() if name not in of_quantiles}, "exactextract, five moments")
     show(of_quantiles, "exactextract, moments, median, two quantiles")
-    floor = found["floor: pixels summed by place"].wall
-    kernel = statistics.median(
-        mine / least for mine, least in zip(found["kernel alone, five moments"].wall, floor, strict=True)
-    )
-    print(f"  kernel alone: {kernel:.2f} of the floor (pixels summed by place)")
+    floor, kernel = found["floor: pixels summed by place"], found["kernel alone, five moments"]
+    wall, cpu = ratio(kernel.wall, floor.wall), ratio(kernel.cpu, floor.cpu)
+    print(f"  kernel alone, of the floor: wall {wall:.2f}, CPU {cpu:.2f}")
 
 
 def describe_machine() -> str:

@@ -158,7 +158,9 @@ def _reduced(
         wanted.remove("count")
     if not wanted:
         return xr.Dataset()
-    task = _Task(cover, list(_windows(cover)), stats, wanted)
+    at_hand = all(one.variable._in_memory for one in raster.variables.values())  # xarray has no public word for it
+    windows = [(Window(0, 0, *cover.shape), cover)] if at_hand else list(_windows(cover))
+    task = _Task(cover, windows, stats, wanted, at_hand)
     found: dict[str, tuple[Any, ...]] = {}
     coords: dict[Any, Any] = {"field": ("field", cover.ids)}
     for number, (name, variable) in enumerate(raster.variables.items()):
@@ -283,6 +285,8 @@ class _Task:
     windows: list[tuple[Window, Coverage]]
     stats: tuple[str | PixelFunction, ...]
     columns: list[str]
+    at_hand: bool
+    """Whether all pixels are in memory: nothing is read, so there is one window."""
 
     @property
     def fields(self) -> int:
@@ -293,7 +297,8 @@ def _eager(data: xr.DataArray, task: _Task, progress: Progress | None) -> Floats
     """(column, time, field) at once; data that are not in memory are read window by window."""
     variable, fill = data.variable, _fill(data)  # without coordinates, which would be cut as well
     times = len(variable) if variable.ndim == 3 else 1
-    step = max(1, PIXELS_AT_ONCE // max(window.shape[0] * window.shape[1] for window, _ in task.windows))
+    largest = task.cover.pixels if task.at_hand else max(np.prod(window.shape) for window, _ in task.windows)
+    step = max(1, PIXELS_AT_ONCE // max(int(largest), 1))
     found = [np.empty((len(task.columns), 0, task.fields))]
     for first in range(0, times, step):
         partials = []
