@@ -151,6 +151,25 @@ def test_a_server_of_files_that_stays_busy_is_unavailable(api: ImageServer, faul
         source.read(one, ["red", "nir"], GEOBOX)
 
 
+@pytest.mark.parametrize("answered", range(6))
+def test_a_server_that_goes_off_at_any_request_is_unavailable(tmp_path: Path, answered: int) -> None:
+    """Not a broken file: where the header does not come, GDAL finds no raster in what it has."""
+    with ImageServer(tmp_path) as server:
+        source = stac(write_items(tmp_path / "items.json", make_scene(tmp_path, 3, server.url)))
+        (one,) = source.search(Grid(GEOBOX), *DAYS)
+        source.read(one, ["red"], GEOBOX)
+        needed = len(server.requests("_B04"))
+        with server.failing(Fault("_B04", after=answered)):
+            if answered < needed:
+                with pytest.raises(SourceUnavailableError, match="Try again later"):
+                    source.read(one, ["red"], GEOBOX)
+            else:
+                source.read(one, ["red"], GEOBOX)
+        (tmp_path / "S2A_03_B04.tif").write_bytes(b"no raster at all" * 1000)
+        with pytest.raises(UnreadableFileError, match="cannot be read as a raster"):
+            source.read(one, ["red"], GEOBOX)
+
+
 def test_a_file_that_is_gone_or_refused_is_told(api: ImageServer) -> None:
     source = stac(api.api)
     one = source.search(Grid(GEOBOX), *DAYS)[0]

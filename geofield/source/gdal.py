@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import rasterio
+import requests
 from rasterio.errors import RasterioError
 from rasterio.session import DummySession
 
@@ -53,6 +54,10 @@ _DENIED = re.compile(
 )
 _MISSING = re.compile(r"(key|bucket) does not exist|does not exist in the file system|No such file|response code: 404")
 _BROKEN = re.compile(r"not recognized as being in a supported file format|Decod|IReadBlock failed|TIFF", re.IGNORECASE)
+_NO_RASTER = re.compile(r"not recognized as being in a supported file format", re.IGNORECASE)
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ")  # TIFF, BigTIFF, JPEG 2000
+_BUSY = {408, 425, 429, 500, 502, 503, 504}
+_TIMEOUT_S = (10.0, 60.0)
 _SHORT_READ = re.compile(r"Read error .*got \d+ bytes", re.IGNORECASE)
 """A file that is cut off; over a network just as well an answer that did not come, which GDAL does not tell apart."""
 
@@ -109,7 +114,10 @@ def open_raster(href: str, access: Access = PLAIN) -> Iterator[rasterio.DatasetR
         with _environment(href, access), rasterio.open(path, sharing=False, driver=_driver(href, access)) as dataset:
             yield dataset
     except RasterioError as error:
-        raise _translated(error, href, path) from error
+        failure = _translated(error, href, path)
+        if isinstance(failure, UnreadableFileError) and _NO_RASTER.search(_messages(error)) and _is_cut(href, access):
+            raise SourceUnavailableError(f"{href} could not be read: its server broke off. Try again later.") from error
+        raise failure from error
 
 
 def _environment(href: str, access: Access) -> rasterio.Env:
@@ -122,6 +130,23 @@ def _environment(href: str, access: Access) -> rasterio.Env:
     if access.requester_pays:
         options["AWS_REQUEST_PAYER"] = "requester"
     return rasterio.Env(session=S3Session(access.profile), **options)
+
+
+def _is_cut(href: str, access: Access) -> bool:
+    """Whether a file over HTTP that GDAL takes for no raster is one, or its server does not answer any more.
+
+    Where an answer does not come, GDAL goes on with an empty file.
+    """
+    if not href.startswith(("http://", "https://")):
+        return False
+    try:
+        address = signed(href) if access.sign else href
+        headers = {**access.headers(href), "Range": "bytes=0-11"}
+        answer = requests.get(address, headers=headers, timeout=_TIMEOUT_S, stream=True)
+        with answer:
+            return answer.status_code in _BUSY or next(answer.iter_content(12), b"").startswith(_MAGIC)
+    except requests.RequestException:
+        return True
 
 
 def _driver(href: str, access: Access) -> str | None:
