@@ -123,7 +123,7 @@ def do_the_demo(store: Store, client: Any) -> list[dict[str, Any]]:
 def only_copy(number: int, folder: str) -> bytes:
     """A result that leaves a trace of having been computed."""
     Path(folder, f"{number}-{uuid.uuid4().hex}").touch()
-    time.sleep(0.5)
+    time.sleep(2)  # so long that more workers come
     return bytes([number]) * 1_000_000
 
 
@@ -149,16 +149,16 @@ def test_rows_are_those_of_a_local_cluster_while_workers_come_and_go(
         with cluster.connect("kube", (0, 4), Job(geofield.Run().id)) as client:
             assert len(space.running(WORKER)) == 1
             receipts = do_the_demo(remote, client)
-            held = client.map(only_copy, range(24), folder=str(traces), pure=False)
+            held = client.map(only_copy, range(32), folder=str(traces), pure=False)
             from distributed import wait
 
-            wait(held, timeout=120)
+            wait(held, timeout=180)
             most = max(counts)
             assert len({one for names in client.who_has(held).values() for one in names}) > 1
             until(lambda: len(space.running(WORKER)) == 1, 200, "back to the one that holds everything")
             until(lambda: len(client.scheduler_info()["workers"]) == 1, 30, "one worker known to the scheduler")
-            assert client.gather(held) == [bytes([number]) * 1_000_000 for number in range(24)]
-            assert len(list(traces.iterdir())) == 24
+            assert client.gather(held) == [bytes([number]) * 1_000_000 for number in range(32)]
+            assert len(list(traces.iterdir())) == 32
     finally:
         over.set()
         counting.join()
