@@ -16,7 +16,7 @@ uv_compile := $(bin)/uv --no-config pip compile --universal --python-version 3.1
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --group build --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak accept lint format lock upgrade clean image image-check terraform-check up down
+.PHONY: help install demo docs dagster test soak accept lint format lock upgrade clean image image-check terraform-check up down
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -38,6 +38,17 @@ $(stamp): requirements-dev.txt pyproject.toml
 
 demo: $(stamp) ## two boxes, a month of days, late fields: a summary and a picture
 	$(bin)/python -m orchestrate.demo
+
+# The records of Dagster, in SQLite, beside the demo's store; partitions from the demo's first day on.
+dagster: $(stamp) ## Dagster on the demo's store: http://127.0.0.1:3000
+	@test -f demo-store/geofield.json || $(MAKE) demo
+	@mkdir -p demo-dagster && cp deploy/dagster/local.yaml demo-dagster/dagster.yaml
+	DAGSTER_HOME="$(CURDIR)/demo-dagster" GEOFIELD_STORE="$(CURDIR)/demo-store" GEOFIELD_DAGSTER_START=2025-05-01 \
+		$(bin)/dagster dev --module-name orchestrate.dagster --host 127.0.0.1
+
+docs: $(stamp) ## the site, warnings are errors: docs/_build/html/index.html
+	$(bin)/python -m sphinx -W --keep-going -q -b html -d docs/_build/trees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 # `--shared=`, with the equals sign: after a blank, pytest takes the folder for a place of tests and looks for its
 # configuration there.
@@ -94,5 +105,5 @@ terraform-check: ## format, validate and test terraform/, as far as the provider
 	terraform/check
 
 clean: ## remove what was built, and the environment
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-store
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-store demo-dagster
 	find geofield orchestrate tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -19,6 +19,7 @@ from orchestrate import cluster as clusters
 from orchestrate import hints
 from orchestrate.claims import Claims
 from orchestrate.crew import Crew
+from orchestrate.dashboard import events
 from orchestrate.forecast import forecast
 from orchestrate.inbox import InboxReport, read_inbox
 from orchestrate.kube import Job
@@ -116,7 +117,9 @@ def run(
     with contextlib.ExitStack() as stack:
         if client is None and not is_sized:
             client = stack.enter_context(clusters.connect(held.cluster, held.workers))
-        stack.enter_context(clusters.active(client))
+        page = stack.enter_context(clusters.active(client))
+        if page is not None and progress is not None:
+            progress.say(f"dashboard: {page}")
         runner = _Runner(opened, last, held, progress or Silent(), clusters.label(client), part, is_sized)
         with of_run(runner.work.id), geofield.searches_kept():
             return runner.run()
@@ -367,6 +370,7 @@ class _Runner:
                 result.is_disturbed |= bool(report.days_present)
                 result.receipt.pixel_days += report.days_appended * state.box.pixels
                 self.progress.advance(_days(first, last))
+                events.counts(self.work.id, box_id, result.receipt)
 
     def _fill(self, step: FillLate | Reduce, state: BoxState, result: _BoxResult) -> None:
         import numpy as np
@@ -384,6 +388,7 @@ class _Runner:
             else:
                 report = self._retrying(partial(fill_late_fields, *where, self.progress.advance), result)
         result.receipt.add_fill(report, mended=isinstance(step, Reduce))
+        events.counts(self.work.id, step.box, result.receipt)
 
     def _correct(self, step: Correct, state: BoxState, result: _BoxResult) -> None:
         from geofield.pipeline import correct_days
@@ -394,6 +399,7 @@ class _Runner:
         with self._shown(f"{box_id}: corrections", step.days, "days"), _timed(result.receipt, "correct"):
             result.receipt.add_append(self._retrying(partial(correct_days, step.start, *where), result))
             self.progress.advance(step.days)
+        events.counts(self.work.id, box_id, result.receipt)
 
     def _rebuild(self, step: Step, result: _BoxResult) -> None:
         from geofield.pipeline import rebuild_cube
@@ -437,9 +443,11 @@ class _Runner:
     @contextlib.contextmanager
     def _shown(self, what: str, total: int, unit: str) -> Iterator[None]:
         self.progress.begin(what, total, unit)
+        events.begin(self.work.id, what, total, unit)
         try:
             yield
         finally:
+            events.over(self.work.id, what)
             self.progress.end()
 
     def _write_hint(self, state: BoxState, last: dt.date) -> None:
