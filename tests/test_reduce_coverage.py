@@ -8,6 +8,8 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 from geofield.errors import CrsError, GridError, InputError
 from geofield.grid import Window
@@ -192,6 +194,25 @@ def test_fields_in_degrees_are_projected_with_their_curve() -> None:
     assert mine.total[0] == pytest.approx(theirs.total[0], rel=1e-7)
     coarse = coverage(degrees.to_crs(CRS), geobox)
     assert abs(coarse.total[0] / theirs.total[0] - 1) > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("bounds", "crs", "transform"),
+    [
+        ([(-180, -90, 180, -88)], "EPSG:3031", (2000, -400_000, 400_000)),  # a cap around the pole
+        ([(170, -89, 180, -87.5), (-180, -89, -170, -87.5)], "EPSG:3031", (2000, -400_000, 400_000)),
+        ([(179.5, -17.5, 180, -17), (-180, -17.5, -179.5, -17)], "EPSG:3832", (500, 3_270_000, -1_890_000)),
+    ],
+    ids=["pole", "pole and antimeridian", "antimeridian"],
+)
+def test_fields_at_a_pole_and_across_the_antimeridian(
+    bounds: list[tuple[float, float, float, float]], crs: str, transform: tuple[float, float, float]
+) -> None:
+    pixel, left, top = transform
+    geobox = GeoBox((400, 400), Affine(pixel, 0, left, 0, -pixel, top), crs)
+    field = gpd.GeoSeries([shapely.union_all([shapely.box(*one) for one in bounds])], crs="EPSG:4326")
+    expected = field.segmentize(0.01).to_crs(crs).area.item()
+    assert coverage(field, geobox).total.item() * pixel**2 == pytest.approx(expected, rel=1e-5)
 
 
 def test_ids_come_from_the_index_or_a_column() -> None:
