@@ -13,7 +13,8 @@ bin := $(VENV)/bin
 stamp := $(VENV)/.installed-dev
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 uv_compile := $(bin)/uv --no-config pip compile --universal --python-version 3.11 --fork-strategy requires-python \
-	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --group build --quiet
+	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-strip-extras \
+	--group build --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo docs dagster test soak accept lint format lock upgrade clean image image-check terraform-check up down
