@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from geofield import Store, plots
@@ -55,7 +56,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     from orchestrate.run import run
 
     folder = tmp_path_factory.mktemp("plots")
-    made = make_store(str(folder / "store"), box(), box("c"))
+    sky = {"type": "simulated", "seed": 5, "revisit": 2, "phase": 0, "cloudiness": 0.1}
+    made = make_store(str(folder / "store"), box(source=sky), box("c"))
     file = write_fields(folder / "f.geojson", feature("A", 0, 0), feature(HOSTILE, 150, 0), feature("C", 0, 200))
     submit(made, [file], "fields", {})
     assert not run(made, START + dt.timedelta(days=5))["errors"]
@@ -164,7 +166,7 @@ def test_a_lonboard_map_has_a_colour_for_each_field(store: Store) -> None:
     pytest.importorskip("lonboard", reason="lonboard is of the extra `notebook`")
     values = plots.latest_values(store.rows(box="b")).drop("C")
     (layer,) = plots.field_map(store.fields(), values).layers
-    colours = np.asarray(layer.get_fill_color.to_numpy().tolist())
+    colours = np.asarray(pa.chunked_array(layer.get_fill_color).to_pylist())
     assert len(colours) == 3
     assert colours[store.fields().index.get_loc("C")].tolist()[:3] == [0xBB] * 3
 
