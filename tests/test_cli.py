@@ -84,7 +84,7 @@ def test_without_arguments_it_shows_where_to_begin(geofield_: Any) -> None:
     done = geofield_()
     assert done.status == 0
     assert [line.split()[1] for line in done.out.splitlines() if line.startswith("  geofield ")] == [
-        "init", "add-box", "submit", "plan", "run", "series", "add-box",
+        "init", "add-box", "submit", "plan", "run", "series", "report", "add-box", "doctor",
     ]  # fmt: skip
 
 
