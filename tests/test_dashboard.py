@@ -14,6 +14,7 @@ from orchestrate import cluster
 from orchestrate.dashboard import events
 from orchestrate.dashboard.plugin import Work
 from orchestrate.inbox import submit
+from orchestrate.progress import Silent
 from orchestrate.run import run
 from tests.support.browser import launched, page_of
 from tests.support.smallstore import START, box, feature, make_store, write_fields
@@ -105,10 +106,7 @@ def test_the_page_follows_a_run(tmp_path: Path) -> None:
     submit(store, [write_fields(tmp_path / "f.geojson", feature("A", 0, 0))], "fields", {})
     said: list[str] = []
 
-    class Told:
-        begin = advance = lambda *words: None
-        end = lambda self: None  # noqa: E731
-
+    class Told(Silent):
         def say(self, text: str) -> None:
             said.append(text)
 
