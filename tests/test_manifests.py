@@ -26,9 +26,9 @@ PATCHES = {"runner.yaml", "identity.yaml"}
 
 
 def documents() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Everything that is no patch, no list of kustomize and no settings of ours."""
+    """Everything that is no patch, no list of kustomize, no settings of ours and no values of Helm (dagster/)."""
     for path in sorted(K8S.rglob("*.yaml")):
-        if path.name not in {"kustomization.yaml", "dask.yaml", *PATCHES}:
+        if path.name not in {"kustomization.yaml", "dask.yaml", *PATCHES} and path.parent.name != "dagster":
             for one in yaml.safe_load_all(path.read_text()):
                 yield path, one
 
