@@ -9,7 +9,7 @@ the store holds; launching anything in any order, twice, or in parallel damages 
 
 import datetime as dt
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -35,7 +35,7 @@ SOURCE_POOL, CUBE_POOL, INBOX_POOL = "geofield_source", "geofield_cube", "geofie
 STORED = dg.AssetSpec(
     "store",
     deps=["box_cube", "field_rows", "late_fields"],
-    group_name="registries",
+    group_name="geofield",
     kinds={"zarr", "delta"},
     description="Everything that is stored. Nothing makes it; what looks at all of it is checked here, so that a check "
     "of thousands of boxes does not come with every day of every box.",
@@ -45,8 +45,8 @@ STORED = dg.AssetSpec(
 @dg.multi_asset(
     name="registries",
     specs=[
-        dg.AssetSpec("boxes", group_name="registries", kinds={"json"}, description="Rectangles, each with its cube."),
-        dg.AssetSpec("fields", group_name="registries", kinds={"delta"}, description="Every accepted field version."),
+        dg.AssetSpec("boxes", group_name="geofield", kinds={"json"}, description="Rectangles, each with its cube."),
+        dg.AssetSpec("fields", group_name="geofield", kinds={"delta"}, description="Every accepted field version."),
     ],
     pool=INBOX_POOL,
 )
@@ -69,7 +69,7 @@ def registries(
     partitions_def=BOX_DAYS,
     deps=["boxes", dg.AssetDep("box_cube", partition_mapping=DAY_BEFORE)],
     pool=SOURCE_POOL,
-    group_name="box_days",
+    group_name="geofield",
     kinds={"zarr", "dask"},
 )
 def box_cube(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> dg.MaterializeResult:
@@ -82,7 +82,7 @@ def box_cube(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
         shown = metadata.of_cluster(client)
     check(context, settings, receipt)
     return dg.MaterializeResult(
-        metadata=metadata.of_receipt(receipt, box) | shown | metadata.picture_of_day(opened, box, day)
+        metadata=metadata.picture_of_day(opened, box, day) | shown | metadata.of_receipt(receipt, box)
     )
 
 
@@ -90,7 +90,7 @@ def box_cube(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
     partitions_def=BOX_DAYS,
     deps=[box_cube, "fields"],
     pool=CUBE_POOL,
-    group_name="box_days",
+    group_name="geofield",
     kinds={"delta", "dask"},
     check_specs=[
         dg.AssetCheckSpec("null_share", asset="field_rows", description=f"Nulls among {NULL_DAYS} days of rows.")
@@ -108,8 +108,9 @@ def field_rows(
         recent = opened.rows(box=box, start=day - dt.timedelta(days=NULL_DAYS - 1), end=day)
     check(context, settings, receipt)
     today = recent[recent["date"] == day]
-    shown: dict[str, Any] = {"rows": len(today), "rows_observed": int((today["status"] == "observed").sum())}
-    shown |= metadata.of_receipt(receipt, box) | metadata.picture_of_rows(recent, box)
+    shown = metadata.picture_of_rows(recent, box)
+    shown |= {"rows": len(today), "rows_observed": int((today["status"] == "observed").sum())}
+    shown |= metadata.of_receipt(receipt, box)
     return dg.MaterializeResult(metadata=shown, check_results=[_null_share(recent)])
 
 
@@ -129,7 +130,7 @@ def _null_share(rows: "pd.DataFrame") -> dg.AssetCheckResult:
 @dg.asset(
     deps=["fields", dg.AssetDep(box_cube, partition_mapping=dg.LastPartitionMapping())],
     pool=CUBE_POOL,
-    group_name="registries",
+    group_name="geofield",
     kinds={"delta"},
     # by fields alone: a new day brings the rows of its fields itself
     automation_condition=dg.AutomationCondition.eager().ignore(dg.AssetSelection.assets("box_cube")),
