@@ -13,7 +13,7 @@ from geofield.boxes import Box, Variable, resolve_grid
 from geofield.encoding import AGE, Encoding, value_encoding
 from geofield.errors import RecipeError
 from geofield.recipe.digest import recipe_digest, row_digest, tile_digest
-from geofield.recipe.state import State, advance, never_seen, sigma
+from geofield.recipe.state import State, advance, grown, never_seen, sigma
 from geofield.recipe.variables import check_recipe, encoding_of, merge, needed_bands, observe
 
 STEP = Encoding("int16", 1e-4)
@@ -197,3 +197,14 @@ def test_masks_by_classes_keep_their_digest() -> None:
     assert recipe_digest(box, resolve_grid(box)).hex() == "8b4d3a5d66290ad5c8712746b4fa096e"
     bits = make_box({"ndvi": {"index": "NDVI", "mask": {"scl": {"bits": [3, 8]}}}})
     assert recipe_digest(bits, resolve_grid(bits)) != recipe_digest(box, resolve_grid(box))
+
+
+def test_errors_and_ages_on_days_between_are_those_of_the_formula_to_the_bit() -> None:
+    rng = np.random.default_rng(0)
+    sigma0, age = rng.uniform(0, 0.3, (4, 1000)), rng.integers(0, 400, (4, 1000)).astype(np.float64)
+    sigma0[rng.random(sigma0.shape) < 0.1] = np.nan
+    age[rng.random(age.shape) < 0.1] = np.nan
+    place, gaps = np.array([0, 0, 2, 3]), np.array([0, 1, 7, 30])
+    error, older = grown(sigma0, age, place, gaps, 1.3e-4)
+    np.testing.assert_array_equal(older, age[place] + gaps[:, None])
+    np.testing.assert_array_equal(error, sigma(sigma0[place], age[place] + gaps[:, None], 1.3e-4))

@@ -21,7 +21,7 @@ from geofield.encoding import AGE, IntArray
 from geofield.grid import BLOCK, Grid, Window
 from geofield.pipeline.layers import observation_layer, statistics_of
 from geofield.pipeline.tile import counting_tasks
-from geofield.recipe.state import noise, sigma
+from geofield.recipe.state import grown, noise
 from geofield.recipe.variables import encoding_of
 from geofield.reduce.coverage import Coverage
 from geofield.reduce.layer import Layer
@@ -30,8 +30,8 @@ from geofield.source.counters import counting
 
 PIXEL_STEPS = 4_000_000
 """Pixels times stored steps held at once: 32 MB of integers for a variable with state, 64 MB decoded."""
-PIXEL_DAYS = 1_000_000
-"""Pixels times days for which errors and ages are computed at once: 8 MB for each of a few arrays."""
+PIXEL_DAYS = 250_000
+"""Pixels times days for which errors and ages are computed at once: 2 MB for each of two arrays, near the cores."""
 _STATE = ("filled", "sigma0", "age")
 
 Ints = npt.NDArray[np.int64]
@@ -165,18 +165,17 @@ class _Merging:
         self._reduce("estimates", estimates, window, part, self.estimates)
         # decoded where they are stored, a fifth of the days or so, and then repeated
         encodings = {name: encoding_of(self.box.variables[name]) for name in self._stateful}
-        sigma0 = {name: encoding.decode(pixels[f"{name}_sigma0"]) for name, encoding in encodings.items()}
-        ages = {name: AGE.decode(pixels[f"{name}_age"]) for name in self._stateful}
+        sigma0 = {name: encoding.decode(raw[f"{name}_sigma0"]) for name, encoding in encodings.items()}
+        ages = {name: AGE.decode(raw[f"{name}_age"]) for name in self._stateful}
         batch = max(1, PIXEL_DAYS // max(part.pixels, 1))
 
         def reduce_batch(first: int) -> Partial:
-            days = place[first : first + batch]
+            days = slice(first, first + batch)
             growing: dict[str, Layer] = {}
             for name in self._stateful:
-                age = ages[name][days]
-                age += gaps[first : first + batch, None, None]
-                error = sigma(sigma0[name][days], age, noise(self.box.variables[name])[0])
-                growing |= {f"{name}_sigma": Layer(error, None, None), f"{name}_age": Layer(age, None, None)}
+                q = noise(self.box.variables[name])[0]
+                error, age = grown(sigma0[name], ages[name], place[days], gaps[days], q)
+                growing |= {f"{name}_sigma": Layer(error[:, None]), f"{name}_age": Layer(age[:, None])}
             return reduce_pixels(growing, window, part, self.growing)
 
         with ThreadPoolExecutor(self.threads) as pool:

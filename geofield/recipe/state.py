@@ -12,6 +12,7 @@ from typing import Any
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
 from geofield.boxes import Variable
 from geofield.encoding import AGE, Encoding, FloatArray, IntArray
@@ -94,6 +95,38 @@ def sigma(sigma0: FloatArray, age: FloatArray, q: float) -> FloatArray:
     result: FloatArray = sigma0 * sigma0
     result += q * age
     return np.sqrt(result, out=result)
+
+
+def grown(
+    sigma0: FloatArray, age: FloatArray, place: npt.NDArray[np.int64], gaps: npt.NDArray[np.int64], q: float
+) -> tuple[FloatArray, FloatArray]:
+    """`sigma` and age on days between stored ones, to the same bits, in one pass over the pixels.
+
+    Parameters
+    ----------
+    sigma0, age
+        (step, pixel) as stored, decoded.
+    place, gaps
+        (day,) the step that each day starts from, and the days since then.
+
+    Returns
+    -------
+    Two arrays (day, pixel).
+    """
+    error, older = np.empty((len(place), age.shape[1])), np.empty((len(place), age.shape[1]))
+    _grow(sigma0, age, place, gaps, q, error, older)
+    return error, older
+
+
+@numba.njit(cache=True, nogil=True)
+def _grow(sigma0: Any, age: Any, place: Any, gaps: Any, q: float, error: Any, older: Any) -> None:
+    for day in range(len(place)):
+        s0, before, later, spread = sigma0[place[day]], age[place[day]], older[day], error[day]
+        gap = np.float64(gaps[day])
+        for pixel in range(len(before)):
+            days = before[pixel] + gap
+            later[pixel] = days
+            spread[pixel] = math.sqrt(s0[pixel] * s0[pixel] + q * days)
 
 
 @numba.njit(cache=True, nogil=True)
