@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from geofield.facade import Store as Store
     from geofield.facade import create_store as create_store
     from geofield.facade import open_store as open_store
+    from geofield.fields import BoxIndex as BoxIndex
     from geofield.fields import FieldOptions as FieldOptions
     from geofield.fields import place_fields as place_fields
     from geofield.fields import read_fields as read_fields
@@ -55,6 +56,7 @@ _NAMES = {
     "needed_bands": "geofield.recipe.variables",
     "open_source": "geofield.source",
     "open_store": "geofield.facade",
+    "BoxIndex": "geofield.fields",
     "place_fields": "geofield.fields",
     "read_boxes": "geofield.boxfiles",
     "read_fields": "geofield.fields",
@@ -64,6 +66,7 @@ _NAMES = {
 
 __all__ = [
     "Box",
+    "BoxIndex",
     "BoxOptions",
     "Coverage",
     "Cube",

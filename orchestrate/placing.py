@@ -75,15 +75,15 @@ def place_all(store: Store, boxes: Mapping[str, Box]) -> Placed:
 def _positions(table: pa.Table, boxes: Mapping[str, Box]) -> dict[str, npt.NDArray[np.int64]]:
     import numpy as np
 
-    from geofield import place_fields
+    from geofield import BoxIndex, place_fields
 
     rows, owners = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    names = sorted(boxes)
+    names, index = sorted(boxes), BoxIndex(boxes)
     number = {name: at for at, name in enumerate(names)}
     for first in range(0, len(table), AT_ONCE):
         part = table.slice(first, AT_ONCE).to_pandas()
         part["row"] = np.arange(first, first + len(part))  # where a field stands, instead of its row in a file
-        placed = place_fields(part, boxes, explain=False).table
+        placed = place_fields(part, index, explain=False).table
         lists = placed["boxes"].tolist()
         counts = np.fromiter((len(found) for found in lists), dtype=np.int64, count=len(lists))
         rows.append(np.repeat(placed["row"].to_numpy(np.int64), counts))

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geofield.fields.geometries import field_geometries
     from geofield.fields.options import FieldOptions
-    from geofield.fields.placement import Placement, place_fields
+    from geofield.fields.placement import BoxIndex, Placement, place_fields
     from geofield.fields.reading import FieldsRead, read_fields
     from geofield.fields.report import Notice, Rejection
 
 __all__ = [
+    "BoxIndex",
     "FieldOptions",
     "FieldsRead",
     "Notice",
@@ -29,6 +30,7 @@ _HOME = {
     "Placement": "placement",
     "Rejection": "report",
     "field_geometries": "geometries",
+    "BoxIndex": "placement",
     "place_fields": "placement",
     "read_fields": "reading",
 }

@@ -26,7 +26,21 @@ class Placement:
     notices: list[Notice]
 
 
-def place_fields(table: pd.DataFrame, boxes: Mapping[str, Box], *, explain: bool = True) -> Placement:
+class BoxIndex:
+    """Boxes that fields are looked up in several times: their outlines are projected once.
+
+    Parameters
+    ----------
+    boxes
+        Every box of the store, by id.
+    """
+
+    def __init__(self, boxes: Mapping[str, Box]) -> None:
+        self.boxes = dict(boxes)
+        self.extents = Extents(self.boxes)
+
+
+def place_fields(table: pd.DataFrame, boxes: Mapping[str, Box] | BoxIndex, *, explain: bool = True) -> Placement:
     """Find the boxes of fields.
 
     Parameters
@@ -34,7 +48,7 @@ def place_fields(table: pd.DataFrame, boxes: Mapping[str, Box], *, explain: bool
     table
         As `read_fields` makes it.
     boxes
-        Every box of the store, by id.
+        Every box of the store, by id; or an index of them.
     explain
         Say why fields are refused. Without it `rejected` stays empty, which saves the time of a sentence per field
         where fields known to the store are looked up for one of its boxes.
@@ -45,8 +59,9 @@ def place_fields(table: pd.DataFrame, boxes: Mapping[str, Box], *, explain: bool
     a box is the rectangle it asks for, and its pixel grid where that is its source's own.
     """
     table = table.reset_index(drop=True)
-    placing = _Placing(table, boxes, explain)
-    if boxes:
+    index = boxes if isinstance(boxes, BoxIndex) else BoxIndex(boxes)
+    placing = _Placing(table, index, explain)
+    if index.boxes:
         placing.place()
     else:
         for row in range(len(table)):
@@ -60,10 +75,10 @@ def place_fields(table: pd.DataFrame, boxes: Mapping[str, Box], *, explain: bool
 class _Placing:
     """One call of `place_fields`."""
 
-    def __init__(self, table: pd.DataFrame, boxes: Mapping[str, Box], explain: bool) -> None:
+    def __init__(self, table: pd.DataFrame, index: BoxIndex, explain: bool) -> None:
         self.table = table
+        self.known, self.extents = index.boxes, index.extents
         self.explain = explain
-        self.known = boxes
         self.boxes: Objects = np.empty(len(table), dtype=object)
         self.refused: set[int] = set()
         self.rejected: list[Rejection] = []
@@ -77,7 +92,7 @@ class _Placing:
         self.rejected.append(Rejection(number, field_id, rule, reason_of(number, field_id, reason)))
 
     def place(self) -> None:
-        self.extents, self.fields = Extents(self.known), Fields(self.table)
+        self.fields = Fields(self.table)
         only, unknown = self._named()
         field, box, lost = self.extents.overlaps(self.fields, only)
         names = np.array(self.extents.ids, dtype=object)[box]
