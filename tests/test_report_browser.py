@@ -153,7 +153,7 @@ def test_a_phone_scrolls_down_only(browser: Any, url: str) -> None:
 
 
 def test_thousands_of_fields_load(browser: Any, tmp_path: Path) -> None:
-    """5,000 fields, a year each: measured 1.6 s to the first series on one busy core."""
+    """5,000 fields, a year each: 1.8 s to the first series were measured on a busy machine."""
     path = tmp_path / "many.html"
     path.write_text(render(many(5000, 366)), encoding="utf-8")
     began = time.monotonic()
