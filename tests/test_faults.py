@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import icechunk
+import numpy as np
 import pytest
 import s3fs
 
 from geofield.cube import cube as cube_module
-from geofield.errors import GeofieldError
+from geofield.cube import upkeep
+from geofield.cube.attempt import Attempt, NewDay, load_fork
+from geofield.cube.cube import Cube, to_day
+from geofield.cube.failures import group_of
+from geofield.errors import GeofieldError, StoreUnavailableError
 from geofield.store import Location
 from tests.support.faultproxy import KINDS, FaultProxy, Plan
 from tests.support.s3server import S3Server
@@ -25,6 +31,7 @@ from tests.support.workload import (
     State,
     Work,
     correct,
+    day,
     extend,
     fill,
     in_this_thread,
@@ -121,6 +128,37 @@ def go_through_all(seeds: range, proxy: FaultProxy, bucket: str, expected: State
 @pytest.mark.usefixtures("impatient")
 def test_a_fault_comes_out_as_an_error_to_try_again(proxy: FaultProxy, bucket: str, undisturbed: State) -> None:
     go_through_all(range(1), proxy, bucket, undisturbed, 0.03, 1)
+
+
+def test_a_snapshot_that_cannot_be_read_is_no_missing_cube(s3: S3Server, s3_url: str) -> None:
+    """Icechunk says that there is no such node. What is there must not be taken for lost, nor for empty."""
+
+    def failing(method: str, key: str) -> int | None:
+        return 404 if method == "GET" and "/snapshots/" in key else None  # nobody tries again after this one
+
+    def fresh() -> Cube:
+        return Work(s3_url).cube
+
+    with in_this_thread():
+        extend(Work(s3_url).create(), 1, 2, SCENES)
+    tip = fresh().tip()
+    readers: list[Callable[[], Any]] = [
+        lambda: fresh().head(),
+        lambda: fresh().open(),
+        lambda: fresh().head(tip),
+        lambda: Attempt(fresh(), tip).grow([NewDay(to_day(day(3)), False, np.ones((1, 2), np.uint64))]),
+        lambda: upkeep._shut_out(fresh()),
+    ]
+    for read in readers:
+        with s3.interfering(failing), pytest.raises(GeofieldError) as caught:
+            read()
+        assert caught.value.action == "retry", caught.value
+    attempt = Attempt(fresh(), tip)
+    attempt.begin()
+    sent = pickle.loads(pickle.dumps(attempt.fork()))
+    with s3.interfering(failing), pytest.raises(StoreUnavailableError):
+        group_of(load_fork(sent))
+    assert fresh().tip() == tip
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ import numpy.typing as npt
 import zarr
 
 from geofield.cube.cube import Cube, array_of, swap, to_date
+from geofield.cube.failures import group_of
 from geofield.cube.schema import Schema
 from geofield.errors import LostRaceError, MissingDaysError, unanswered
 
@@ -111,7 +112,7 @@ class Attempt:
                 raise LostRaceError(f"Another writer published box {self.cube.box_id} first.")
             self._fork = session.fork()
             if self._days:
-                group = zarr.open_group(session.store, mode="r+")
+                group = group_of(session)
                 present = np.asarray(array_of(group, "time"), dtype=np.int64)
                 _check_order(self.cube.box_id, present, [day.day for day in self._days])
                 self.first_step = len(present)
@@ -127,7 +128,7 @@ class Attempt:
         with _translated(f"hand out the cube of box {self.cube.box_id!r}"):
             fork = pickle.loads(pickle.dumps(self._fork))
             if self._days:
-                _grow(zarr.open_group(fork.store, mode="r+"), self._days, self.cube.schema)
+                _grow(group_of(fork), self._days, self.cube.schema)
             return pickle.dumps(fork)
 
     def write(
@@ -140,7 +141,7 @@ class Attempt:
         """Make a snapshot of the forks' shards and the days' items; its id."""
         with _translated(f"write to the cube of box {self.cube.box_id!r}"):
             session = self._merged(forks)
-            group = zarr.open_group(session.store, mode="r+")
+            group = group_of(session)
             array_of(group, "items")[self.first_step : self.first_step + len(items)] = np.array(items, dtype=object)
             return session.flush(message, metadata=json.loads(json.dumps(metadata)))
 
@@ -155,7 +156,7 @@ class Attempt:
         """Make a snapshot of the forks' shards and what is said of the days from `first_step` on; its id."""
         with _translated(f"write to the cube of box {self.cube.box_id!r}"):
             session = self._merged(forks)
-            group = zarr.open_group(session.store, mode="r+")
+            group = group_of(session)
             steps = slice(first_step, first_step + len(days))
             array_of(group, "acquired")[steps] = np.array([day.acquired for day in days])
             array_of(group, "digest")[steps] = np.stack([day.digests for day in days])

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import zarr
 
 from geofield.cube.creation import MAIN, create_repository
-from geofield.cube.failures import answering, is_missing
+from geofield.cube.failures import answering, group_of, is_missing
 from geofield.cube.schema import Schema, create_arrays
 from geofield.cube.together import together
-from geofield.errors import CorruptStoreError, InputError, LostRaceError, NotFoundError, unanswered
+from geofield.errors import CorruptStoreError, GeofieldError, InputError, LostRaceError, NotFoundError, unanswered
 from geofield.store import Location
 
 if TYPE_CHECKING:
@@ -175,11 +175,14 @@ class Cube:
             except icechunk.IcechunkError as error:
                 if not is_missing(error):
                     raise
-                raise self._no_state(as_of, error) from error
+                raise self._no_state(as_of, error, as_of if isinstance(as_of, str) else None) from error
             except ValueError as error:
                 raise self._no_state(as_of, error) from error
 
-    def _no_state(self, as_of: object, error: Exception) -> NotFoundError:
+    def _no_state(self, as_of: object, error: Exception, snapshot: str | None = None) -> GeofieldError:
+        """For a snapshot that is not there; Icechunk says the same of one that could not be read."""
+        if snapshot and snapshot.isalnum() and self.location.exists(f"{self.key}/snapshots/{snapshot}"):
+            return unanswered(f"The cube of box {self.box_id!r} could not be read", error)
         return NotFoundError(f"The cube of box {self.box_id!r} has no state as of {as_of}: {error}")
 
     def _session_at(self, when: dt.datetime) -> icechunk.Session:
@@ -205,9 +208,13 @@ class Cube:
         session = self.session(as_of)
         with answering(f"open the cube of box {self.box_id!r}"):
             try:
-                found = (session.snapshot_id, zarr.open_group(session.store, mode="r"))
-            except FileNotFoundError as error:  # the id of a snapshot is not looked up before something is read
+                found = (session.snapshot_id, group_of(session, self.repository))
+            except FileNotFoundError as error:
                 raise self._no_state(as_of, error) from error
+            except icechunk.IcechunkError as error:  # the id of a snapshot is not looked up before something is read
+                if not is_missing(error):
+                    raise
+                raise self._no_state(as_of, error, session.snapshot_id) from error
         if as_of is None:
             self._latest = found
         return found

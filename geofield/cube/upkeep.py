@@ -17,9 +17,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import icechunk
-import zarr
 
 from geofield.cube.cube import Cube, swap
+from geofield.cube.failures import group_of
 from geofield.errors import ConfigurationError, LostRaceError, StoreUnavailableError
 
 DEAD_AFTER = dt.timedelta(hours=24)
@@ -105,7 +105,7 @@ def _shut_out(cube: Cube) -> None:
         session = cube.repository.writable_session(cube.branch)
         base = session.snapshot_id
         try:
-            group = zarr.open_group(session.store, mode="r+")
+            group = group_of(session, cube.repository)
         except FileNotFoundError:  # a cube that is yet to be made: nobody can write days to it
             return
         group.attrs["collected_after"] = base  # a snapshot needs a change, and this one is new each time

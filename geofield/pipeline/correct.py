@@ -22,7 +22,7 @@ from dask.delayed import Delayed, delayed
 
 from geofield.cube.attempt import Amendment, Attempt, Fork, load_fork
 from geofield.cube.cube import Cube, Head, to_date, to_day
-from geofield.cube.failures import answering
+from geofield.cube.failures import answering, group_of
 from geofield.cube.view import read_digests, read_items, read_window, write_window
 from geofield.encoding import IntArray
 from geofield.errors import LostRaceError
@@ -282,7 +282,7 @@ def correct_tile_day(
 ) -> _Carry:
     """One task: a tile of a day whose digest differs."""
     carry = before if isinstance(before, _Carry) else _Carry(load_fork(before))
-    group = zarr.open_group(carry.fork.store, mode="r+")
+    group = group_of(carry.fork)
     states = carry.states if carry.states is not None else load_states(job, group)
     counts = dict(carry.counts)
     with counting() as counter:

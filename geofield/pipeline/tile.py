@@ -18,7 +18,7 @@ import zarr
 
 from geofield.boxes import Box
 from geofield.cube.attempt import Fork, load_fork
-from geofield.cube.failures import answering
+from geofield.cube.failures import answering, group_of
 from geofield.cube.schema import Schema
 from geofield.cube.view import read_window, write_window
 from geofield.encoding import IntArray
@@ -149,7 +149,7 @@ def run_tile_day(
     if names is not None:
         names.append(f"{job.box.id} {day.date}")
     carry = before if isinstance(before, Carry) else Carry(load_fork(before))
-    group = zarr.open_group(carry.fork.store, mode="r+")
+    group = group_of(carry.fork)
     states = carry.states
     if states is None and (day.acquired or cover is not None):
         states = load_states(job, group)
