@@ -304,10 +304,12 @@ def compare(folder: Path, side: int, count: int, threads: int, rounds: int) -> N
             bare = timed(lambda: bare_zarr.write_day(day, windows, threads))
             compiled = timed(lambda: replace(bare_zarr, recipe=compiled_recipe).write_day(day, windows, threads))
             second = folder / f"second-{number}"
+            shutil.rmtree(second, ignore_errors=True)  # of a call that was cut
             shutil.copytree(first, second)
             clock.wall.clear()
             took = ours(second, day, clock if number == rounds - 1 else None)
             whole = folder / f"whole-{number}"
+            shutil.rmtree(whole, ignore_errors=True)
             shutil.copytree(first, whole)
             ran = timed(partial(no_errors, whole, day, client))
             if number == 0:
