@@ -133,7 +133,7 @@ class _Checking:
 
     def _check_copies(self, days: int) -> Iterator[Finding]:
         yield from check_copy(self.location, self.cube, days)
-        yield from check_field_copy(self.location, self.box.id, set(self.registry.versions()["field_id"]))
+        yield from check_field_copy(self.location, self.box.id, self.registry)
         if self.deep:
             yield from check_image(self.location, self.cube)
 

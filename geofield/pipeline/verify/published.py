@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import icechunk
@@ -14,7 +14,8 @@ import rasterio
 
 from geofield.cube.cube import Cube
 from geofield.errors import NotFoundError
-from geofield.pipeline.verify.findings import Finding, listed
+from geofield.pipeline.verify.findings import UNREADABLE, Finding, listed
+from geofield.registry import FieldRegistry
 from geofield.store import Location
 
 
@@ -69,7 +70,7 @@ def check_image(location: Location, cube: Cube) -> Iterator[Finding]:
         yield Finding(cube.box_id, "copies", "broken", found, advice)
 
 
-def check_field_copy(location: Location, box_id: str, known: Collection[str]) -> Iterator[Finding]:
+def check_field_copy(location: Location, box_id: str, registry: FieldRegistry) -> Iterator[Finding]:
     """`published/<box>/fields.parquet`, if there is one: every field in it is known, if not in this version."""
     key = f"published/{box_id}/fields.parquet"
     try:
@@ -82,7 +83,11 @@ def check_field_copy(location: Location, box_id: str, known: Collection[str]) ->
     except (pa.ArrowException, KeyError) as error:
         yield Finding(box_id, "copies", "broken", f"{key} is no copy of fields: {error}", advice)
         return
-    strange = sorted({str(name) for name in ids} - set(known))
+    try:
+        known = set(registry.versions()["field_id"])
+    except UNREADABLE:  # which has been told
+        return
+    strange = sorted({str(name) for name in ids} - known)
     if strange:
         found = f"{key} tells of fields that the store does not know: {listed(strange)}."
         yield Finding(box_id, "copies", "broken", found, advice)
