@@ -174,7 +174,7 @@ def test_boxes_are_read_before_the_fields_that_lie_in_them(tmp_path: Path) -> No
     store = make_store(str(tmp_path / "store"), box("far", bbox=[600000, 5490000, 600400, 5490400]))
     submit(store, [write_fields(tmp_path / "f.geojson", feature("A", 0, 0))])
     described = tmp_path / "b.json"
-    described.write_text(json.dumps(box("near").model_dump(mode="json", exclude={"pixels"})))
+    described.write_text(json.dumps(box("near").model_dump(mode="json", exclude={"pixels", "imported"})))
     (done,) = submit(store, [described], "boxes")
     assert done.key == "inbox/boxes/b.json"
     report = read(store)
