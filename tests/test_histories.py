@@ -30,7 +30,9 @@ from orchestrate.inbox import submit
 from tests.support.smallstore import box, day, feature, make_store, write_fields
 from tests.support.soak import rounds
 
-SETTINGS = Settings(retry_wait_s=0, look_back=60, boxes_at_once=2)
+OLDEST = 400
+"""Days: so late may a field or a scene come."""
+SETTINGS = Settings(retry_wait_s=0, look_back=OLDEST + 60, boxes_at_once=2)
 STEPS = {
     "grow": (Attempt, "grow"),
     "begin": (Attempt, "begin"),
@@ -65,6 +67,7 @@ class History:
     folder: Path
     chance: random.Random
     boxes: list[str]
+    revisit: int = 2
     fields: dict[str, tuple[int, int, int, int, int | None]] = field(default_factory=dict)
     withheld: dict[str, list[int]] = field(default_factory=dict)
     reprocessed: dict[str, dict[int, int]] = field(default_factory=dict)
@@ -86,7 +89,7 @@ class History:
         return {
             "type": "simulated",
             "seed": 5 + self.boxes.index(name),
-            "revisit": 2,
+            "revisit": self.revisit,
             "phase": 0,
             "withhold": [str(day(one)) for one in self.withheld.get(name, [])],
             "reprocessed": {str(day(one)): count for one, count in self.reprocessed.get(name, {}).items()},
@@ -116,7 +119,8 @@ class History:
         if self.fields:
             name = self.chance.choice(sorted(self.fields))
             x, y, side, planted, harvested = self.fields[name]
-            self.fields[name] = (x, y, side, planted - self.chance.randint(1, 4), harvested)
+            earlier = self.chance.randint(1, self.chance.choice([4, OLDEST]))
+            self.fields[name] = (x, y, side, planted - earlier, harvested)
             self.submit([name])
 
     def submitted_again(self) -> None:
@@ -187,8 +191,9 @@ class History:
 _HERE = Threads(2)
 
 EVENTS = [
-    "new_field", "new_field", "moved_field", "earlier_planting", "submitted_again", "late_scene", "late_scene",
-    "reprocessed_scene", "more_days", "more_days", "run", "crash", "crash", "crash", "two_runners", "lost_notes",
+    "new_field", "new_field", "new_field", "new_field", "moved_field", "earlier_planting", "submitted_again",
+    "late_scene", "late_scene", "reprocessed_scene", "more_days", "more_days", "run", "crash", "crash", "crash",
+    "two_runners", "lost_notes",
 ]  # fmt: skip
 
 
@@ -225,9 +230,14 @@ def play(folder: Path, seed: int) -> History:
     """A store with a history."""
     chance = random.Random(seed)
     names = ["a", "b"][: chance.choice([1, 1, 2])]
-    withheld = {name: sorted(chance.sample(range(1, 12), chance.randint(0, 3))) for name in names}
-    history = History(None, folder, chance, names, withheld=withheld)  # type: ignore[arg-type]
+    age = chance.choice([0, chance.randint(0, 60), chance.randint(0, 60), chance.randint(0, OLDEST)])
+    revisit = 2 if age < 30 else 10  # what is long ago is mostly days without a scene, so that it costs little
+    days = range(1, 1 + max(11, age), revisit if age >= 30 else 1)
+    withheld = {name: sorted(chance.sample(days, chance.randint(0, 3))) for name in names}
+    history = History(None, folder, chance, names, revisit, withheld=withheld, last=age + 1)  # type: ignore[arg-type]
     history.store = make_store(str(folder / "store"), *(box(name, source=history.source(name)) for name in names))
+    if age and chance.random() < 0.7:
+        history.run()  # what is submitted from now on is late
     for _ in range(chance.randint(4, 9)):
         event = chance.choice(EVENTS)
         history.log.append(event)

@@ -206,3 +206,27 @@ def test_batches_of_fields_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> Non
     assert parts.identical(whole)
     with pytest.raises(InputError, match="occurs 2 times"):
         geofield.zonal_stats(raster(VALUES), pd.concat([fields, fields.iloc[:1]]), ["mean"])
+
+
+def test_one_statistic_needs_no_list() -> None:
+    def spread(values: np.ndarray, coverage: np.ndarray) -> float:
+        return float(values.max() - values.min())
+
+    data = raster(VALUES)
+    for one in ("mean", spread):
+        xr.testing.assert_identical(geofield.zonal_stats(data, FIELDS, one), geofield.zonal_stats(data, FIELDS, [one]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "told"),
+    [
+        (5, {}, "got int"),
+        (list(FIELDS.geometry), {}, "got list"),
+        (pd.DataFrame({"name": ["a"]}), {}, "got DataFrame"),
+        (gpd.GeoDataFrame({"name": ["a"]}), {}, "no geometry"),
+        (FIELDS.geometry, {"id_column": "name"}, "GeoSeries has no column 'name'"),
+    ],
+)
+def test_what_holds_no_polygons_is_told(fields: object, options: dict[str, str], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        geofield.zonal_stats(raster(VALUES), fields, **options)

@@ -23,6 +23,9 @@ PROJECTED_TO = 1e-3
 
 def field_ids(fields: gpd.GeoDataFrame | gpd.GeoSeries, id_column: str | None) -> npt.NDArray[Any]:
     """(field,) names, each there and each once; `InputError` says which is not."""
+    check_fields(fields)
+    if id_column is not None and isinstance(fields, gpd.GeoSeries):
+        raise InputError(f"A GeoSeries has no column {id_column!r}; its index names the fields.")
     if id_column is not None and id_column not in fields:
         raise InputError(f"The fields have no column {id_column!r}. Their columns are {list(fields.columns)}.")
     names = pd.Index(fields.index if id_column is None else fields[id_column])
@@ -36,6 +39,20 @@ def field_ids(fields: gpd.GeoDataFrame | gpd.GeoSeries, id_column: str | None) -
             "`id_column=`, or number the fields with `fields.reset_index(drop=True)`."
         )
     return np.asarray(names.to_numpy())
+
+
+def check_fields(fields: object) -> None:
+    """`InputError` unless these are the polygons of GeoPandas."""
+    if not isinstance(fields, gpd.GeoDataFrame | gpd.GeoSeries):
+        raise InputError(
+            f"Fields are a GeoDataFrame or a GeoSeries of polygons with a CRS; got {type(fields).__name__}. Read them "
+            "with `geopandas.read_file`, or wrap shapes in `geopandas.GeoSeries(shapes, crs=...)`."
+        )
+    if isinstance(fields, gpd.GeoDataFrame) and fields.active_geometry_name is None:
+        raise InputError(
+            f"The fields have no geometry, only the columns {list(fields.columns)}. Say which one it is with "
+            "`fields.set_geometry(...)`."
+        )
 
 
 def projected_shapes(fields: gpd.GeoDataFrame | gpd.GeoSeries, geobox: GeoBox, ids: npt.NDArray[Any]) -> Geometries:

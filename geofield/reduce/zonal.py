@@ -23,7 +23,7 @@ from geofield.reduce.layer import Layer
 from geofield.reduce.partial import Partial, combine, reduce_window
 from geofield.reduce.raster import REGULAR, Raster, open_raster
 from geofield.reduce.runs import Ints
-from geofield.reduce.shapes import field_ids
+from geofield.reduce.shapes import check_fields, field_ids
 from geofield.reduce.statistics import PixelFunction, parse_stats
 
 Floats = npt.NDArray[np.float64]
@@ -45,7 +45,7 @@ PIXELS_AT_ONCE = 64_000_000
 def zonal_stats(
     data: xr.DataArray | xr.Dataset,
     fields: gpd.GeoDataFrame | gpd.GeoSeries | Coverage,
-    stats: Sequence[str | PixelFunction] = ("mean",),
+    stats: Sequence[str | PixelFunction] | str | PixelFunction = ("mean",),
     *,
     id_column: str | None = None,
     coverage: Rule = "exact",
@@ -66,7 +66,7 @@ def zonal_stats(
     stats
         exactextract's names: `count`, `mean`, `stdev`, `median`, `quantile(q=0.25)`, `frac(value=4)`, ...; with
         `weights` also `weighted_mean` and `weighted_sum`; functions `name(values, coverage)` of your own, called for
-        each field and time with its valid pixels.
+        each field and time with its valid pixels. One needs no list around it.
     id_column
         The column that names the fields; by default the index does.
     coverage
@@ -95,15 +95,18 @@ def zonal_stats(
     StatisticError
         A statistic is unknown.
     InputError
-        An id is missing or occurs twice, or a geometry cannot be used.
+        An id is missing or occurs twice, a geometry cannot be used, or the fields are nothing that holds polygons.
 
     Notes
     -----
     The bits of the result do not depend on chunks, on Dask, or on which other fields are asked for.
     """
+    stats = (stats,) if isinstance(stats, str) or callable(stats) else tuple(stats)
     plain = tuple(one for one in stats if one not in WEIGHTED)
     parse_stats(plain)
     raster = open_raster(data)
+    if not isinstance(fields, Coverage):
+        check_fields(fields)
     batches = _batches(raster, fields)
     if len(batches) > 1:
         assert not isinstance(fields, Coverage)
