@@ -6,13 +6,13 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from geofield.errors import ConfigurationError
 from orchestrate import kube
 from orchestrate.dashboard import events
 from orchestrate.kube import Job
+from orchestrate.threads import Threads, threads
 
 Workers = int | tuple[int, int] | None
 
@@ -32,13 +32,6 @@ def check_ready(kind: str) -> None:
 
         check_installed()
         kube_settings()
-
-
-@dataclass(frozen=True)
-class Threads:
-    """No cluster: the threads of this process."""
-
-    workers: int
 
 
 def check_kind(kind: str) -> str:
@@ -121,19 +114,8 @@ def label(client: Any) -> str:
     return kind or str(client.scheduler.address)
 
 
-@contextlib.contextmanager
-def _threads(workers: Workers) -> Iterator[Threads]:
-    from concurrent.futures import ThreadPoolExecutor
-
-    import dask
-
-    number = workers[1] if isinstance(workers, tuple) else workers or os.cpu_count() or 1
-    # One pool for all: without it every thread of the runner would get threads of its own from Dask.
-    with (
-        ThreadPoolExecutor(number, thread_name_prefix="tile") as pool,
-        dask.config.set(scheduler="threads", num_workers=number, pool=pool),
-    ):
-        yield Threads(number)
+def _threads(workers: Workers) -> contextlib.AbstractContextManager[Threads]:
+    return threads(workers[1] if isinstance(workers, tuple) else workers or os.cpu_count() or 1)
 
 
 @contextlib.contextmanager

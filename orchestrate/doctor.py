@@ -170,9 +170,10 @@ def _clock(location: object) -> Iterator[Finding]:
 
 def _cluster(kind: str) -> Iterator[Finding]:
     from orchestrate import cluster as clusters
+    from orchestrate.threads import Threads
 
     with clusters.connect(kind, None if "://" in kind else 1) as client:
-        if isinstance(client, clusters.Threads):
+        if isinstance(client, Threads):
             yield Finding("cluster", "ok", f"{client.workers} threads of this process")
             return
         number = len(client.scheduler_info()["workers"])

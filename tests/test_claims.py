@@ -14,7 +14,6 @@ import geofield
 from geofield.errors import StoreUnavailableError
 from orchestrate import claims, hints, run
 from orchestrate.claims import Claims
-from orchestrate.cluster import Threads
 from orchestrate.config import Settings
 from orchestrate.receipt import recent_receipts
 from orchestrate.survey import Survey

@@ -24,9 +24,9 @@ from geofield.cube.attempt import Attempt
 from geofield.registry import FieldRegistry
 from geofield.results.rows import Results
 from orchestrate import run
-from orchestrate.cluster import Threads
 from orchestrate.config import Settings
 from orchestrate.inbox import submit
+from orchestrate.threads import Threads
 from tests.support.smallstore import box, day, feature, make_store, write_fields
 from tests.support.soak import rounds
 

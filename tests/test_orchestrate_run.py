@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 from pathlib import Path
@@ -332,6 +333,26 @@ def test_threads_are_those_that_were_asked_for() -> None:
     with cluster.connect("threads", 3) as pool:
         assert (pool.workers, dask.config.get("scheduler"), dask.config.get("num_workers")) == (3, "threads", 3)
     assert dask.config.get("scheduler", None) is None
+
+
+def test_runs_that_come_and_go_leave_nothing_behind() -> None:
+    """Two runs of one process, and the first ends first, while the other still hands out work."""
+    import pickle
+
+    import dask
+
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        first.enter_context(cluster.connect("threads", 2))
+        held = dask.config.get("pool")
+        second.enter_context(cluster.connect("threads", 3))
+        assert (dask.config.get("num_workers"), dask.config.get("pool") is held) == (3, False)
+        first.close()
+        assert dask.compute(dask.delayed(sum)([1, 2])) == (3,)
+        assert held.submit(sum, [1, 2]).result() == 3, "a run that came before may have taken the pool from Dask"
+        assert pickle.loads(pickle.dumps(dask.config.config))["pool"] is None, "it is sent to new processes"
+    assert {"scheduler", "num_workers", "pool"}.isdisjoint(dask.config.config)
+    with pytest.raises(RuntimeError, match="shutdown"):
+        held.submit(sum, [1, 2])
 
 
 @pytest.mark.slow
