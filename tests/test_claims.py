@@ -17,6 +17,7 @@ from orchestrate.claims import Claims
 from orchestrate.config import Settings
 from orchestrate.receipt import recent_receipts
 from orchestrate.survey import Survey
+from orchestrate.threads import Threads
 from tests.support.smallstore import box, day, make_store, numbers
 
 RUNNER = importlib.import_module("orchestrate.run")  # the package offers the function of that name
