@@ -257,14 +257,14 @@ def fails(space: Namespace, **changes: Any) -> str:
 
 
 def test_an_image_that_is_not_there_is_told(space: Namespace) -> None:
-    told = fails(space, image="missing/geofield:1", start_timeout_s=8, attempts=1)
+    told = fails(space, image="missing/geofield:1", start_timeout_s=15, attempts=1)
     assert "ImagePullBackOff" in told or "ErrImagePull" in told
     assert told.startswith("cluster ")
 
 
 def test_a_node_that_is_not_there_is_told(space: Namespace) -> None:
     worker = {"memory": "1Gi", "cpu": "100m", "scratch": None, "spot": "karpenter"}
-    told = fails(space, worker=worker, start_timeout_s=8, attempts=1)
+    told = fails(space, worker=worker, start_timeout_s=30, attempts=1)
     assert "worker: Unschedulable: 0/1 nodes are available" in told
 
 
