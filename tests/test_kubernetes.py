@@ -48,7 +48,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-DAYS = 32  # four windows: long enough to be disturbed
+DAYS = 64  # eight windows: long enough to be disturbed
 
 
 @pytest.fixture(scope="session", autouse=True)

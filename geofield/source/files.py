@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from geofield.errors import CrsError, GridError, MissingBandError, SourceError, UnreadableFileError
 from geofield.grid import Grid, bounds_of, check_north_up, crs_of, crs_text
@@ -23,7 +23,14 @@ from geofield.source.footprints import projected, union
 from geofield.source.listing import absolute_root, list_files, stamp_of
 from geofield.source.protocol import Acquisition
 from geofield.source.raster import RasterBand, geobox_of, open_band, read_bands
-from geofield.source.settings import Settings, check_no_credentials, parse_settings
+from geofield.source.settings import (
+    BandPlace,
+    Settings,
+    check_no_credentials,
+    check_quality,
+    parse_settings,
+    with_index,
+)
 from geofield.source.timenames import TimePattern
 
 Bounds = tuple[float, float, float, float]
@@ -31,37 +38,23 @@ Bounds = tuple[float, float, float, float]
 _HEADERS_AT_ONCE = 8
 
 
-class BandFiles(BaseModel):
+class BandFiles(BandPlace):
     """The files of one band. `scale`, `offset` and `nodata` stand in for the tags of the files."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     path: str = Field(description="pattern below the root, e.g. NDVI_{time}.tif")
     index: int = Field(1, ge=1, description="band in the file, counted from 1")
-    scale: float | None = None
-    offset: float | None = None
-    nodata: float | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
         """`file.tif#2` is band 2 of file.tif."""
-        if not isinstance(value, str):
-            return value
-        path, mark, index = value.rpartition("#")
-        return {"path": path, "index": int(index)} if mark and index.isdecimal() else {"path": value}
+        return with_index("path", value)
 
     @field_validator("path")
     @classmethod
     def _has_time(cls, value: str) -> str:
         TimePattern(value)
         return value
-
-    @property
-    def overrides(self) -> dict[str, float]:
-        """What the files' own tags do not say."""
-        given = {"scale": self.scale, "offset": self.offset, "nodata": self.nodata}
-        return {name: value for name, value in given.items() if value is not None}
 
 
 class FilesSettings(Settings):
@@ -82,8 +75,7 @@ class FilesSettings(Settings):
 
     @model_validator(mode="after")
     def _known_quality(self) -> Self:
-        if unknown := sorted(set(self.quality or ()) - set(self.bands)):
-            raise ValueError(f"quality names {unknown[0]!r}, which is none of the bands {', '.join(self.bands)}")
+        check_quality(self.quality, self.bands)
         return self
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,6 +18,36 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     type: str
+
+
+class BandPlace(BaseModel):
+    """Base of where a band is. `scale`, `offset` and `nodata` stand in for what the imagery itself says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    scale: float | None = None
+    offset: float | None = None
+    nodata: float | None = None
+
+    @property
+    def overrides(self) -> dict[str, float]:
+        """What does not come from the imagery."""
+        given = {"scale": self.scale, "offset": self.offset, "nodata": self.nodata}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def with_index(key: str, value: Any) -> Any:
+    """The text `name#2` as {key: name, index: 2}; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    name, mark, index = value.rpartition("#")
+    return {key: name, "index": int(index)} if mark and index.isdecimal() else {key: value}
+
+
+def check_quality(quality: Collection[str] | None, bands: Collection[str]) -> None:
+    """`ValueError` when a band of classes is none of the bands."""
+    if unknown := sorted(set(quality or ()) - set(bands)):
+        raise ValueError(f"quality names {unknown[0]!r}, which is none of the bands {', '.join(bands)}")
 
 
 _SECRET = re.compile("key|secret|token|password|credential", re.IGNORECASE)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from geofield.errors import MissingBandError, SourceError, UnreadableFileError
 from geofield.grid import Grid, bounds_of, crs_of, crs_text
@@ -20,7 +20,7 @@ from geofield.source.footprints import projected
 from geofield.source.listing import absolute_root
 from geofield.source.protocol import Acquisition
 from geofield.source.raster import values_on
-from geofield.source.settings import Settings, check_no_credentials, parse_settings
+from geofield.source.settings import BandPlace, Settings, check_no_credentials, check_quality, parse_settings
 from geofield.source.stackfiles import (
     Look,
     StackFile,
@@ -36,26 +36,15 @@ from geofield.source.stackfiles import (
 )
 
 
-class BandVariable(BaseModel):
+class BandVariable(BandPlace):
     """Where a band is: a variable. `scale`, `offset` and `nodata` stand in for what its attributes say."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
     variable: str = Field(min_length=1)
-    scale: float | None = None
-    offset: float | None = None
-    nodata: float | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
         return {"variable": value} if isinstance(value, str) else value
-
-    @property
-    def overrides(self) -> dict[str, float]:
-        """What the variable's own attributes do not say."""
-        given = {"scale": self.scale, "offset": self.offset, "nodata": self.nodata}
-        return {name: value for name, value in given.items() if value is not None}
 
 
 class StackSettings(Settings):
@@ -77,8 +66,7 @@ class StackSettings(Settings):
 
     @model_validator(mode="after")
     def _known_quality(self) -> Self:
-        if unknown := sorted(set(self.quality or ()) - set(self.bands)):
-            raise ValueError(f"quality names {unknown[0]!r}, which is none of the bands {', '.join(self.bands)}")
+        check_quality(self.quality, self.bands)
         return self
 
 

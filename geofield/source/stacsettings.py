@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from geofield.errors import SourceError
 from geofield.source.access import Access, Auth
 from geofield.source.listing import absolute_root
-from geofield.source.settings import Settings, check_no_credentials
+from geofield.source.settings import BandPlace, Settings, check_no_credentials, check_quality, with_index
 from geofield.source.stacbands import QUALITY, offered_bands
 from geofield.source.stacquery import OPERATORS
 from geofield.source.stacradiometry import Radiometry
@@ -29,25 +29,17 @@ _WRONG_FLAGS = (
 _CDSE_S3 = "https://eodata.dataspace.copernicus.eu"
 
 
-class BandAsset(BaseModel):
+class BandAsset(BandPlace):
     """Where a band is: an asset's key. `scale`, `offset` and `nodata` stand in for what items say."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     asset: str = Field(min_length=1)
     index: int = Field(1, ge=1, description="band in the file, counted from 1")
-    scale: float | None = None
-    offset: float | None = None
-    nodata: float | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
         """`visual#2` is band 2 of the asset `visual`."""
-        if not isinstance(value, str):
-            return value
-        asset, mark, index = value.rpartition("#")
-        return {"asset": asset, "index": int(index)} if mark and index.isdecimal() else {"asset": value}
+        return with_index("asset", value)
 
     @property
     def radiometry(self) -> Radiometry:
@@ -107,8 +99,7 @@ class StacSettings(Settings):
 
     @model_validator(mode="after")
     def _known_quality(self) -> Self:
-        if unknown := sorted(set(self.quality or ()) - set(self.band_names)):
-            raise ValueError(f"quality names {unknown[0]!r}, which is none of the bands {', '.join(self.band_names)}")
+        check_quality(self.quality, self.band_names)
         return self
 
     @property
