@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 import threading
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,8 +71,12 @@ def _check_nothing_is_held(url: str) -> None:
             with filelock.FileLock(path, timeout=0):
                 pass
     assert list(work.cube.repository.list_branches()) == ["main"]
+    # S3 tells whole seconds, and what was written in the second of the bound may stay
+    end = time.monotonic() + 3
     collect(work.cube, dt.timedelta(0))
-    assert garbage(work.cube, dt.timedelta(0)) == Freed()
+    while garbage(work.cube, dt.timedelta(0)) != Freed():
+        collect(work.cube, dt.timedelta(0))
+        assert time.monotonic() < end, "garbage stays"
 
 
 @pytest.fixture
@@ -184,7 +189,7 @@ def child_of(name: str, url: str, is_watched: bool = False) -> Child:
 @pytest.fixture(scope="module")
 def watching() -> None:
     if not can_watch():
-        pytest.skip("needs seccomp's user notification: Linux 5.5 or newer on x86-64 or ARM, not inside a sandbox")
+        pytest.skip("needs seccomp's user notification: Linux 5.7 or newer on x86-64 or ARM, not inside a sandbox")
 
 
 def kill_in_a_directory(case: Case, folder: Path, number: int) -> None:

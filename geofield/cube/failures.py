@@ -36,6 +36,8 @@ def group_of(session: icechunk.Session, repository: icechunk.Repository | None =
     ------
     FileNotFoundError
         The snapshot holds no group.
+    StoreUnavailableError
+        The snapshot could not be read.
     """
     mode: Literal["r", "r+"] = "r" if session.read_only else "r+"
     try:
@@ -45,6 +47,8 @@ def group_of(session: icechunk.Session, repository: icechunk.Repository | None =
             raise unanswered("Could not read a cube", error) from error
         repository.lookup_snapshot(session.snapshot_id)
         return zarr.open_group(session.store, mode=mode, zarr_format=3)
+    except icechunk.IcechunkError as error:  # what its second version makes of it
+        raise unanswered("Could not read a cube", error) from error
 
 
 @contextlib.contextmanager

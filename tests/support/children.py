@@ -2,7 +2,7 @@
 
 Children are forked from a server that has everything imported, which takes milliseconds where a fresh interpreter takes
 seconds. The watch is the kernel's own: the child installs a seccomp filter that hands every system call that changes a
-file to the parent, which lets it pass or kills the child first. It needs no privileges; Linux 5.5 or newer, on x86-64
+file to the parent, which lets it pass or kills the child first. It needs no privileges; Linux 5.7 or newer, on x86-64
 or ARM.
 """
 
@@ -249,7 +249,8 @@ def _install_filter() -> int:
     instructions = (_Instruction * len(code))(*[_Instruction(*one) for one in code])
     program = _Program(len(code), instructions)
     libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-    fd = libc.syscall(machine.seccomp, 1, 8, ctypes.byref(program))  # SET_MODE_FILTER, FLAG_NEW_LISTENER
+    # SET_MODE_FILTER; for all threads, whose ids matter not (TSYNC, TSYNC_ESRCH), and with a listener (NEW_LISTENER)
+    fd = libc.syscall(machine.seccomp, 1, 1 | 8 | 16, ctypes.byref(program))
     if fd < 0:
         raise OSError(ctypes.get_errno(), "seccomp")
     return int(fd)
