@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 _WIDE = 160  # not a terminal: nothing is cut
 _SHOWN = 10
+_ROWS = 5
+_OF_ROW = re.compile(r"^row \d+(, (field|box) ('[^']*'|\"[^\"]*\"))?: ")
 _LEFT = frozenset(
     ("box", "what", "date", "finished", "started", "until", "is", "start", "crs", "variables", "source", "file",
      "reason", "run", "status", "last day")
@@ -295,11 +298,29 @@ def _show_refused(out: Console, rejected: Sequence[Mapping[str, Any]], notices: 
         if not items:
             continue
         out.print(f"{title}:")
-        for one in items[:_SHOWN]:
-            said, file = printable(one[key]), printable(one["file"])
-            out.print(f"  {said}" if said.startswith(file) else f"  {file}: {said}", soft_wrap=True)
-        if len(items) > _SHOWN:
-            out.print(f"  and {len(items) - _SHOWN} more: see the .why.json beside the file, or --json.")
+        said = _said_once(items, key)
+        for text in said[:_SHOWN]:
+            out.print(f"  {text}", soft_wrap=True)
+        if len(said) > _SHOWN:
+            out.print(f"  and {len(said) - _SHOWN} more: see the .why.json beside the file, or --json.")
+
+
+def _said_once(items: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    """What is said of rows, once for all rows of a file of which the same is said."""
+    alike: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for one in items:
+        text = str(one[key]).removeprefix(f"{one['file']}: ")
+        alike.setdefault((str(one["file"]), _OF_ROW.sub("", text)), []).append(one)
+    return [_of_several(file, text, group, key) for (file, text), group in alike.items()]
+
+
+def _of_several(file: str, text: str, group: Sequence[Mapping[str, Any]], key: str) -> str:
+    if len(group) == 1:
+        text = str(group[0][key]).removeprefix(f"{file}: ")
+    else:
+        rows = ", ".join(str(one["row"]) for one in group[:_ROWS])
+        text = f"{len(group)} rows ({rows}{', ...' if len(group) > _ROWS else ''}): {text}"
+    return f"{printable(file)}: {printable(text)}"
 
 
 def _show_errors(out: Console, errors: Sequence[Mapping[str, Any]]) -> None:

@@ -193,6 +193,17 @@ def test_plan_names_late_fields(geofield_: Any, full: Store, tmp_path: Path) -> 
     assert geofield_("status", full.url, "--json").json["boxes"]["b"]["fields_late"] == 1
 
 
+def test_a_reason_that_many_rows_share_is_said_once(geofield_: Any, store: Store, tmp_path: Path) -> None:
+    unnamed = [feature(None, 0, 0, 20.0 + number) for number in range(7)]
+    far = feature("far", 90_000, 0)
+    geofield_("submit", store.url, write_fields(tmp_path / "f.geojson", *unnamed, far))
+    told = geofield_("run", store.url, "--until", "2025-04-02").out
+    (shared,) = (line for line in told.splitlines() if "--id-column" in line)
+    assert shared.strip().startswith("f.geojson: 7 rows (0, 1, 2, 3, 4, ...): no field id")
+    (alone,) = (line for line in told.splitlines() if "outside" in line)
+    assert alone.strip().startswith("f.geojson: row 7, field 'far': ")
+
+
 def test_rejected_rows_are_reported_and_no_failure(geofield_: Any, store: Store, tmp_path: Path) -> None:
     bad = tmp_path / "bad.geojson"
     bad.write_text("not a file of fields")
