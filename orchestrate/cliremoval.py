@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -77,9 +78,18 @@ def _confirm(yes: bool, what: str) -> None:
 
 
 def _files_with(store: Store, fields: tuple[str, ...]) -> list[str]:
+    """Files that were handed in, and reasons beside them, in which an id occurs: rather one too many than too few."""
     names = [field.encode() for field in fields]
     infos = [info for folder in ("accepted", "rejected") for info in store.location.list(f"inbox/{folder}")]
-    return [info.key for info in infos if any(name in store.location.read(info.key) for name in names)]
+    return [info.key for info in infos if any(name in _said_in(store, info.key) for name in names)]
+
+
+def _said_in(store: Store, key: str) -> bytes:
+    """A file; of the inbox's own what it says of rows, since the id of a run may look like that of a field."""
+    from orchestrate.inboxfiles import WHY
+
+    data = store.location.read(key)
+    return re.sub(rb'"run": "[^"]*"', b"", data) if key.endswith(WHY) else data
 
 
 def _say(as_json: bool, value: dict[str, object], text: str) -> None:

@@ -142,6 +142,15 @@ def test_a_removed_box_leaves_nothing(store: geofield.Store, capsys: pytest.Capt
     assert run(store, END)["errors"] == []
 
 
+def test_the_id_of_a_run_is_no_field(store: geofield.Store, capsys: pytest.CaptureFixture[str]) -> None:
+    (why,) = (info.key for info in store.location.list("inbox/accepted") if info.key.endswith(".why.json"))
+    said = json.loads(store.location.read(why))
+    store.location.write(why, json.dumps(said | {"run": "20250101T000000Z-00f200"}, indent=1).encode())
+    assert main(["forget", store.url, "--field", "f2", "--yes", "--json"]) == 0
+    (held,) = json.loads(capsys.readouterr().out.splitlines()[-1])["files_that_hold_it"]
+    assert held.endswith("fields.geojson")
+
+
 def test_the_command_line_withdraws_and_forgets(store: geofield.Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["withdraw", store.url, "--field", "f1"]) == 0
     assert main(["forget", store.url, "--field", "f2"]) == 2
