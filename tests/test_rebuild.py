@@ -6,6 +6,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
+import icechunk
 import numpy as np
 import pandas as pd
 import pytest
@@ -145,3 +146,30 @@ def test_a_cube_that_was_opened_before_the_change_is_told_too(tmp_path: Path) ->
         with pytest.raises(LostRaceError, match="was changed meanwhile"):
             act()
     assert work.cube.tip() == tip
+
+
+@pytest.mark.parametrize(("removal", "left_to_do"), [(1, 3), (2, 0)], ids=["half made", "swapped in"])
+def test_what_a_cut_left_beside_goes_with_the_next_call(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, removal: int, left_to_do: int
+) -> None:
+    """It dies before it removes the branch that is half made, or after the swap before it removes the other."""
+    work = Work(store_url, make_box(SMALL))
+    new = changed_box(work.box, "noise")
+    append_days(DAY1, DAY3, SOURCE, ready(work.box), work.cube, work.results)
+    removed: list[str] = []
+    remove = icechunk.Repository.delete_branch
+
+    def mortal(repository: icechunk.Repository, branch: str) -> None:
+        removed.append(branch)
+        if len(removed) == removal:
+            raise KeyboardInterrupt
+        remove(repository, branch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(icechunk.Repository, "delete_branch", mortal)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild_cube(new, SOURCE, work.cube, work.results)
+    again = Work(store_url, work.box)
+    assert set(again.cube.repository.list_branches()) > {"main"}
+    assert rebuild_cube(new, SOURCE, again.cube, again.results).days_appended == left_to_do
+    assert list(again.cube.repository.list_branches()) == ["main"]

@@ -30,6 +30,7 @@ if "ICECHUNK_LOG" not in os.environ:
     icechunk.set_logs_filter("error")
 _DAYS_PER_MANIFEST = 32  # many: an append rewrites much of the manifest; few: a snapshot lists many manifests
 _CHUNKS_PER_MANIFEST = 8  # of the arrays with a few days in a chunk, which the manifest holds itself
+_HALF = "-empty"
 _UNTIL, _STAMP = "until-", "%Y%m%dT%H%M%S.%f"
 
 
@@ -128,11 +129,13 @@ class Cube:
         """A cube of other arrays on a branch of the same repository; made empty when it is not there."""
         other = Cube(self.location, self.box_id, branch)
         repository = self.repository
-        if branch not in repository.list_branches():
-            root = list(repository.ancestry(branch=MAIN))[-1].id
-            half = f"{branch}-empty"  # a creation that was cut leaves only this, and begins again
-            with contextlib.suppress(icechunk.IcechunkError):
+        there = repository.list_branches()
+        half = f"{branch}{_HALF}"
+        if half in there:  # what a creation that was cut leaves; if nothing else, it begins again
+            with contextlib.suppress(icechunk.IcechunkError):  # somebody else may have
                 repository.delete_branch(half)
+        if branch not in there:
+            root = list(repository.ancestry(branch=MAIN))[-1].id
             repository.create_branch(half, root)
             session = repository.writable_session(half)
             create_arrays(zarr.group(store=session.store), schema)
@@ -154,8 +157,16 @@ class Cube:
         # The tag comes first: no moment without a name for the past. A tag of a swap that was lost names nothing new.
         self.repository.create_tag(f"{_UNTIL}{now:{_STAMP}}-{expected}", expected)
         swap(self, other.tip(), expected)
-        other.repository.delete_branch(other.branch)
+        self.leave_beside(other.branch)
         self._latest = None
+
+    @answering("remove what was built beside a cube")
+    def leave_beside(self, branch: str) -> None:
+        """Remove a branch that `beside` made, whole or half, where it is there."""
+        there = self.repository.list_branches()
+        for name in (branch, f"{branch}{_HALF}"):
+            if name in there:
+                self.repository.delete_branch(name)
 
     @answering("look up the present of a cube")
     def tip(self) -> str:
