@@ -59,7 +59,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_code_of_a_page_runs_from_top_to_bottom(
     page: Path, commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [(language, text) for language, text in blocks(page) if language in ("sh", "python")]
+    found = [(language, text) for language, text in blocks(page) if language in ("sh", "python", "yaml")]
     environment = os.environ | {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "MPLBACKEND": "agg"}
     if any("completion bash" in text for _, text in found) and not modern_bash():
         pytest.skip("click completes for bash 4.4 or newer")
@@ -69,6 +69,9 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(
         if language == "sh":
             for line in text.splitlines():
                 type_in(line, environment, monkeypatch)
+        elif language == "yaml":
+            if name := re.match(r"# (\S+\.yaml)\n", text):  # a file by its name; others are parts of files
+                Path(name[1]).write_text(text)
         else:
             import matplotlib
 
