@@ -318,8 +318,11 @@ def _of_several(file: str, text: str, group: Sequence[Mapping[str, Any]], key: s
     if len(group) == 1:
         text = str(group[0][key]).removeprefix(f"{file}: ")
     else:
-        rows = ", ".join(str(one["row"]) for one in group[:_ROWS])
-        text = f"{len(group)} rows ({rows}{', ...' if len(group) > _ROWS else ''}): {text}"
+        kind = "box" if "box" in group[0] else "row"
+        names = [str(one[kind]) for one in group if one[kind] is not None]
+        if names:
+            listed = names[:_ROWS] + ["..."] * (len(names) > _ROWS)
+            text = f"{many(len(names), kind)} ({', '.join(listed)}): {text}"
     return f"{printable(file)}: {printable(text)}"
 
 

@@ -204,6 +204,16 @@ def test_a_reason_that_many_rows_share_is_said_once(geofield_: Any, store: Store
     assert alone.strip().startswith("f.geojson: row 7, field 'far': ")
 
 
+def test_what_many_boxes_share_is_said_once(geofield_: Any, store: Store, tmp_path: Path) -> None:
+    boxes = [{"id": name, "bbox": [4.3, 51.0, 4.306, 51.004], "colour": "red"} for name in ("one", "two")]
+    path = tmp_path / "boxes.jsonl"
+    path.write_text("\n".join(json.dumps(one) for one in boxes))
+    done = geofield_("add-box", store.url, path, "--start", "2025-04-01", "--source", "simulated")
+    assert done.status == 0
+    (line,) = (line for line in done.out.splitlines() if "colour" in line)
+    assert line.strip().startswith("boxes.jsonl: 2 boxes (one, two): ")
+
+
 def test_rejected_rows_are_reported_and_no_failure(geofield_: Any, store: Store, tmp_path: Path) -> None:
     bad = tmp_path / "bad.geojson"
     bad.write_text("not a file of fields")
