@@ -25,7 +25,7 @@ from orchestrate.dagster import jobs, sensors
 from orchestrate.dagster.failures import ACTIONS, ASKED, EARLY, WAITING, check
 from orchestrate.dagster.partitions import key_of
 from orchestrate.inbox import submit
-from tests.support.dagsters import Location, failures, metadata
+from tests.support.dagsters import Location, failures, in_folder, metadata
 from tests.support.smallstore import box, day, feature, make_store, numbers, objects, write_fields
 
 QUICK = Settings(retry_wait_s=0)
@@ -59,9 +59,7 @@ def stored(store: Store, tmp_path: Path) -> Iterator[Location]:
 
 
 def sqlite(tmp_path: Path) -> dg.DagsterInstance:
-    folder = tmp_path / "dagster"
-    folder.mkdir(exist_ok=True)
-    return dg.DagsterInstance.local_temp(str(folder))
+    return in_folder(tmp_path / "dagster")
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from orchestrate.dagster import jobs, sensors
 from orchestrate.dagster.definitions import defs
 from orchestrate.dagster.partitions import BOXES, box_and_day, first_day, key_of
 from orchestrate.inbox import submit
-from tests.support.dagsters import Location
+from tests.support.dagsters import Location, in_folder
 from tests.support.smallstore import box, day, feature, make_store, write_fields
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,7 +110,7 @@ def test_two_million_partitions_load(tmp_path: Path, monkeypatch: pytest.MonkeyP
     start = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=3 * 365)
     monkeypatch.setenv("GEOFIELD_STORE", str(tmp_path / "nowhere"))
     monkeypatch.setenv("GEOFIELD_DAGSTER_START", start.isoformat())
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+    with in_folder(tmp_path) as instance:
         instance.add_dynamic_partitions(str(BOXES.name), [f"box-{number:04}" for number in range(2000)])
         for number in range(3):
             key = key_of(f"box-{number:04}", start + dt.timedelta(days=number))
@@ -146,7 +146,7 @@ def test_boxes_are_partitions_whoever_adds_them(location: Location, store: Store
 def test_schedule_asks_for_what_is_due(tmp_path: Path, store: Store) -> None:
     store.add_box(box("slow", settle_days=3))
     store.add_box(box("old", start="2023-12-30"))  # before the first partition
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+    with in_folder(tmp_path) as instance:
         location = Location(instance, store)
         assert not location.schedule(day(2))  # no box is a partition yet
         location.tick(sensors.boxes)

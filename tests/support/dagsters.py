@@ -6,6 +6,7 @@ import datetime as dt
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -19,6 +20,16 @@ from orchestrate.dagster.definitions import defs
 from orchestrate.dagster.partitions import key_of
 from orchestrate.dagster.resources import StoreResource
 from tests.support.smallstore import day
+
+
+def in_folder(folder: Path) -> dg.DagsterInstance:
+    """An instance whose records lie in SQLite in a folder.
+
+    What runs print is not kept: Dagster follows it with processes of `tail`, which may outlast a test.
+    """
+    nothing = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    folder.mkdir(exist_ok=True)
+    return dg.DagsterInstance.local_temp(str(folder), overrides={"compute_logs": nothing})
 
 
 @dataclass
