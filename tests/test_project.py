@@ -58,25 +58,25 @@ INDEX = re.compile(
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("open('/root/x/y')", True),
-        ("see /home/ann/project/a.py", True),
-        ("/Users/ann/project", True),
-        ("s3://bucket/work/tomaj", False),
-        ("the folder ../home/x of a store", False),
-        ("https://example.org/home/x", False),
-        ("/usr/bin/env bash", False),
-        ("$HOME/work/x", False),
+        ("open('{}root/x/y')", True),
+        ("see {}home/ann/project/a.py", True),
+        ("{}Users/ann/project", True),
+        ("s3://bucket{}work/tomaj", False),
+        ("the folder ..{}home/x of a store", False),
+        ("https://example.org{}home/x", False),
+        ("{}usr/bin/env bash", False),
+        ("$HOME{}work/x", False),
     ],
 )
 def test_paths_of_a_build_machine_are_told_apart(text: str, found: bool) -> None:
-    assert bool(BUILD_MACHINE.search(text)) is found
+    """The slash is put in here, so that this file holds no such path itself."""
+    assert bool(BUILD_MACHINE.search(text.format("/"))) is found
 
 
 def test_no_tracked_file_names_a_path_of_a_build_machine() -> None:
     found = [
         f"{name}:{number}: {line.strip()[:120]}"
         for name, text in tracked_texts()
-        if name != "tests/test_project.py"
         for number, line in enumerate(text.splitlines(), 1)
         if BUILD_MACHINE.search(line) or f"{ROOT}/" in line
     ]

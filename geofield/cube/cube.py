@@ -30,7 +30,6 @@ if "ICECHUNK_LOG" not in os.environ:
     icechunk.set_logs_filter("error")
 _DAYS_PER_MANIFEST = 32  # many: an append rewrites much of the manifest; few: a snapshot lists many manifests
 _CHUNKS_PER_MANIFEST = 8  # of the arrays with a few days in a chunk, which the manifest holds itself
-_HALF = "-empty"
 _UNTIL, _STAMP = "until-", "%Y%m%dT%H%M%S.%f"
 
 
@@ -130,7 +129,7 @@ class Cube:
         other = Cube(self.location, self.box_id, branch)
         repository = self.repository
         there = repository.list_branches()
-        half = f"{branch}{_HALF}"
+        half = half_of(branch)
         if half in there:  # what a creation that was cut leaves; if nothing else, it begins again
             with contextlib.suppress(icechunk.IcechunkError):  # somebody else may have
                 repository.delete_branch(half)
@@ -164,7 +163,7 @@ class Cube:
     def leave_beside(self, branch: str) -> None:
         """Remove a branch that `beside` made, whole or half, where it is there."""
         there = self.repository.list_branches()
-        for name in (branch, f"{branch}{_HALF}"):
+        for name in (branch, half_of(branch)):
             if name in there:
                 self.repository.delete_branch(name)
 
@@ -312,6 +311,11 @@ def read_head(group: zarr.Group, snapshot: str) -> Head:
     if len(days) != len(acquired) or (len(days) > 1 and not (np.diff(days) == 1).all()):
         raise CorruptStoreError(f"Snapshot {snapshot} does not hold consecutive days.")
     return Head(snapshot, days, acquired)
+
+
+def half_of(branch: str) -> str:
+    """The branch on which the arrays of one beside the present are made, until they are there."""
+    return f"{branch}-empty"
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:

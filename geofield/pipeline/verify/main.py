@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from geofield.boxes import Box, check_box_id
-from geofield.cube.cube import Cube
+from geofield.cube.cube import Cube, half_of
 from geofield.cube.upkeep import DEAD_AFTER, branches, collect, garbage, remove_branches
 from geofield.errors import BoxError, NotFoundError, StoreUnavailableError, UnsafeStoreError
 from geofield.filesystem import ALLOW_OPTION, check_filesystem, temporary_files
@@ -198,7 +198,7 @@ class _Checking:
 
     def _dead_rebuilds(self) -> list[str]:
         pending = self._pending()
-        live = () if pending is None else (branch_of(pending), f"{branch_of(pending)}-empty")
+        live = () if pending is None else (branch_of(pending), half_of(branch_of(pending)))
         before = dt.datetime.now(dt.UTC) - self.older_than
         return [one.name for one in branches(self.cube, REBUILD) if one.name not in live and one.active < before]
 
