@@ -106,5 +106,5 @@ terraform-check: ## format, validate and test terraform/, as far as the provider
 	terraform/check
 
 clean: ## remove what was built, and the environment
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-store demo-dagster
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis demo-store demo-dagster docs/_build
 	find geofield orchestrate tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
