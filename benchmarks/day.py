@@ -35,8 +35,8 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window as RasterWindow
 
 import geofield
+from geofield.cube.arrays import Arrays
 from geofield.cube.attempt import Attempt
-from geofield.cube.cube import array_of
 from geofield.grid import Window
 from geofield.pipeline import append, append_day, tile
 from geofield.recipe.state import DEFAULT_Q, DEFAULT_R, State, advance, noise
@@ -141,17 +141,17 @@ def raster_window(window: Window) -> RasterWindow:
 class Least:
     """A plain Zarr with the arrays of a cube, written with zarr alone; step 0 holds yesterday."""
 
-    group: zarr.Group
+    arrays: Arrays
     imagery: Path
     recipe: Recipe
 
     @classmethod
     def create(cls, folder: Path, cube: geofield.Cube, imagery: Path) -> Least:
         """Of two days; the first is copied from the cube."""
-        own = cube.group(cube.tip())
+        own = cube.arrays(cube.tip())
         root = zarr.open_group(str(folder), mode="w")
         for name in ("ndvi", *STATE):
-            source = array_of(own, name)
+            source = own[name]
             array = root.create_array(
                 name, shape=(2, *source.shape[1:]), chunks=source.chunks, shards=source.shards, dtype=source.dtype,
                 compressors=source.compressors, fill_value=source.fill_value,
@@ -159,7 +159,7 @@ class Least:
             side = cube.schema.grid.tile
             for y in range(0, source.shape[1], side):
                 array[0, y : y + side] = source[0, y : y + side]
-        return cls(root, imagery, numpy_recipe)
+        return cls(Arrays(root), imagery, numpy_recipe)
 
     def write_day(self, date: dt.date, windows: list[Window], threads: int) -> None:
         """Every tile of the second day."""
@@ -171,10 +171,10 @@ class Least:
         for band in BANDS:
             with rasterio.open(self.imagery / f"{band}_{date:%Y%m%d}.tif") as file:
                 found[band] = file.read(1, window=raster_window(window))
-        before = [array_of(self.group, name)[(0, *window.slices)] for name in STATE]
+        before = [self.arrays[name][(0, *window.slices)] for name in STATE]
         observed, *after = self.recipe(found, [np.asarray(one) for one in before])
         for name, values in zip(("ndvi", *STATE), (observed, *after), strict=True):
-            array_of(self.group, name)[(1, *window.slices)] = values
+            self.arrays[name][(1, *window.slices)] = values
 
 
 def numpy_recipe(found: dict[str, Raw], before: list[Raw]) -> tuple[Raw, Raw, Raw, Raw]:
@@ -254,7 +254,7 @@ class Clock:
 PLACES: dict[str, tuple[Any, str]] = {
     "open and search the source": (append, "day_inputs"),
     "begin the attempt": (Attempt, "grow"),
-    "tiles: the rest": (tile, "load_fork"),
+    "tiles: the rest": (tile, "writer_of"),
     "tiles: read the source, derive the variables": (tile, "observe_day"),
     "tiles: read yesterday's state": (tile, "load_states"),
     "tiles: advance the state": (tile, "advanced"),
@@ -313,7 +313,7 @@ def compare(folder: Path, side: int, count: int, threads: int, rounds: int) -> N
             shutil.copytree(first, whole)
             ran = timed(partial(no_errors, whole, day, client))
             if number == 0:
-                check_same(geofield.open_store(str(second)).cube("large"), bare_zarr.group, windows)
+                check_same(geofield.open_store(str(second)).cube("large"), bare_zarr.arrays, windows)
             shutil.rmtree(second)
             shutil.rmtree(whole)
             found = {"least": bare, "compiled": compiled, "append": took, "run": ran}
@@ -357,13 +357,13 @@ def no_errors(folder: Path, day: dt.date, client: Any) -> None:
     assert receipt["errors"] == [], receipt["errors"]
 
 
-def check_same(cube: geofield.Cube, group: zarr.Group, windows: list[Window]) -> None:
+def check_same(cube: geofield.Cube, arrays: Arrays, windows: list[Window]) -> None:
     """Both wrote the same bits."""
-    own = cube.group(cube.tip())
+    own = cube.arrays(cube.tip())
     for name in ("ndvi", *STATE):
         for window in windows:
             place = (1, *window.slices)
-            assert np.array_equal(array_of(own, name)[place], array_of(group, name)[place]), (name, window)
+            assert np.array_equal(own[name][place], arrays[name][place]), (name, window)
     print("what both wrote is the same, bit for bit", flush=True)
 
 

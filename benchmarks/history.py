@@ -16,7 +16,8 @@ from odc.geo.geobox import GeoBox
 from zarr.core.buffer import default_buffer_prototype
 
 from geofield.boxes import Box
-from geofield.cube.cube import Cube, array_of, to_day
+from geofield.cube.arrays import Arrays
+from geofield.cube.cube import Cube, to_day
 from geofield.cube.schema import Schema, create_arrays
 from geofield.grid import Grid
 from geofield.pipeline import append_day, box_fields
@@ -98,8 +99,9 @@ def shard_bytes(schema: Schema) -> dict[str, bytes]:
     kept: dict[str, Any] = {}
     group = zarr.group(store=zarr.storage.MemoryStore(kept))
     create_arrays(group, schema)
+    arrays = Arrays(group)
     for spec in schema.arrays:
-        array = array_of(group, spec.name)
+        array = arrays[spec.name]
         array.resize((1, *array.shape[1:]))
         array[0, :40, :50] = random.integers(1, 200, (40, 50)).astype(spec.encoding.dtype)
     return {spec.name: kept[f"{spec.name}/c/0/0/0"].to_bytes() for spec in schema.arrays}
@@ -109,8 +111,8 @@ def fill_history(bench: Bench, length: int, every: int = 2) -> None:
     """Lengthen the cube in one commit; every second day has small shards that are real, a request each."""
     cube, schema = bench.cube(), bench.schema
     session = cube.repository.writable_session("main")
-    group = zarr.open_group(session.store, mode="r+")
-    first = array_of(group, "time").shape[0]
+    arrays = Arrays(zarr.open_group(session.store, mode="r+"))
+    first = arrays["time"].shape[0]
     steps = np.arange(first, length)
     random = np.random.default_rng(length)
     texts = ["[]", '[{"id":"S2A_MSIL2A_%s","version":"%016x","time":"%sT10:50:31+00:00","valid_pixels":{"ndvi":%d}}]']
@@ -129,10 +131,10 @@ def fill_history(bench: Bench, length: int, every: int = 2) -> None:
         ),
     }
     for name in (*DAY_ARRAYS, *(spec.name for spec in schema.arrays)):
-        array = array_of(group, name)
+        array = arrays[name]
         array.resize((length, *array.shape[1:]))
     for name, column in values.items():
-        array_of(group, name)[first:] = column
+        arrays[name][first:] = column
     asyncio.run(_put_shards(session.store, shard_bytes(schema), steps[steps % every == 0].tolist(), schema))
     session.commit(f"history to {length} days")
 

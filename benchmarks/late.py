@@ -29,8 +29,9 @@ from exactextract.raster import NumPyRasterSource
 from zarr.storage import LocalStore, MemoryStore
 
 import geofield
+from geofield.cube.arrays import Arrays
 from geofield.cube.attempt import Attempt, NewDay
-from geofield.cube.cube import array_of, to_day
+from geofield.cube.cube import to_day
 from geofield.cube.schema import create_arrays
 from geofield.grid import BLOCK, Window
 from geofield.pipeline import BoxFields, LateReport, box_fields, fill_late_fields
@@ -78,7 +79,7 @@ def encode(schema: Any, scenes: Sequence[dict[str, np.ndarray]]) -> list[Shards]
     group = zarr.group(store=store)
     create_arrays(group, schema)
     for name in scenes[0]:
-        array = array_of(group, name)
+        array = Arrays(group)[name]
         array.resize((len(scenes), *array.shape[1:]))
         for step, scene in enumerate(scenes):
             rows, columns = scene[name].shape
@@ -100,7 +101,7 @@ def fill_cube(store: geofield.Store, shards: Sequence[Shards], days: int, revisi
 
         async def one(key: str, value: Any) -> None:
             async with limit:
-                await fork.session.store.set(key, value)
+                await fork.writer.session.store.set(key, value)
 
         jobs = [
             one(f"{name}/c/{day}/{y}/{x}", value)
@@ -112,7 +113,7 @@ def fill_cube(store: geofield.Store, shards: Sequence[Shards], days: int, revisi
         await asyncio.gather(*jobs)
 
     asyncio.run(put())
-    attempt.publish(attempt.write([fork.session], ["[]"] * days, "benchmark", {}))
+    attempt.publish(attempt.write([fork.writer], ["[]"] * days, "benchmark", {}))
 
 
 def make_fields(box: geofield.Box, corners: np.ndarray, side: int = 40) -> BoxFields:
@@ -201,10 +202,10 @@ def reprocess(box: geofield.Box, folder: Path) -> float:
         window = box.resolved.tile_window(*tile)
         scene = make_one_scene(box, window)
         for name, data in scene.items():
-            array = array_of(store, name)
+            array = Arrays(store)[name]
             if not array.shape[0]:
                 array.resize((1, *array.shape[1:]))
-            array_of(store, name)[(0, *window.slices)] = data
+            Arrays(store)[name][(0, *window.slices)] = data
     return time.perf_counter() - begin
 
 

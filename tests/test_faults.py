@@ -16,9 +16,8 @@ import s3fs
 
 from geofield.cube import cube as cube_module
 from geofield.cube import upkeep
-from geofield.cube.attempt import Attempt, NewDay, load_fork
+from geofield.cube.attempt import Attempt, NewDay, writer_of
 from geofield.cube.cube import Cube, to_day
-from geofield.cube.failures import group_of
 from geofield.errors import GeofieldError, StoreUnavailableError
 from geofield.store import Location
 from tests.support.faultproxy import KINDS, FaultProxy, Plan
@@ -170,7 +169,7 @@ def test_a_snapshot_that_cannot_be_read_is_no_missing_cube(s3: S3Server, s3_url:
     attempt.begin()
     sent = pickle.loads(pickle.dumps(attempt.fork()))
     with s3.interfering(failing), pytest.raises(StoreUnavailableError):
-        group_of(load_fork(sent))
+        _ = writer_of(sent).arrays
     assert fresh().tip() == tip
 
 

@@ -164,7 +164,7 @@ def test_a_band_that_is_missing_for_a_day_is_told_and_comes_later(tmp_path: Path
     rows = smallstore.numbers(store)
     assert rows["status"].tolist() == ["observed", "no_acquisition", "all_masked", "no_acquisition", "observed"]
     assert rows["ndvi_mean"].notna().tolist() == [True, False, False, False, True]
-    assert '"missing_bands":["cloud"]' in read_items(store.cube("b").group())[2]
+    assert '"missing_bands":["cloud"]' in read_items(store.cube("b").arrays())[2]
     write_day(folder, 3, "CLOUD")
     assert run(store, smallstore.day(5))["boxes"]["b"]["days_amended"] == 3  # the state of the days after changes too
     assert smallstore.numbers(store)["status"].tolist()[2] == "observed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -12,10 +13,16 @@ from geofield.cube.together import together
 
 
 def test_all_are_at_work_at_once() -> None:
-    meeting = threading.Barrier(4)
-    found = together({str(number): lambda number=number: meeting.wait(20) >= 0 and number for number in range(1, 5)})
-    assert found == {"1": 1, "2": 2, "3": 3, "4": 4}
-    assert list(found) == ["1", "2", "3", "4"]
+    at_work = []
+
+    async def meet(number: int) -> int:
+        at_work.append(number)
+        while len(at_work) < 4:  # whoever came alone would wait for ever
+            await asyncio.sleep(0.001)
+        return number
+
+    found = together({str(number): asyncio.wait_for(meet(number), 20) for number in range(1, 5)})
+    assert list(found.items()) == [("1", 1), ("2", 2), ("3", 3), ("4", 4)]
     assert together({}) == {}
 
 
@@ -23,25 +30,37 @@ def test_all_are_at_work_at_once() -> None:
 def test_an_error_comes_when_nothing_is_at_work_any_more(failing: str) -> None:
     done = []
 
-    def slow() -> None:
-        time.sleep(0.1)
+    async def slow() -> None:
+        await asyncio.sleep(0.1)
         done.append("slow")
 
-    def broken() -> None:
+    async def broken() -> None:
         raise OSError("gone")
 
-    work = {"first": broken, "second": slow} if failing == "first" else {"first": slow, "second": broken}
+    work = {"first": broken(), "second": slow()} if failing == "first" else {"first": slow(), "second": broken()}
     with pytest.raises(OSError, match="gone"):
         together(work)
     assert done == ["slow"]
 
 
-def test_a_forked_process_has_threads_of_its_own() -> None:
-    work = {"a": lambda: 1, "b": lambda: 2}
-    together(work)
+def test_it_works_where_a_loop_is_running() -> None:
+    async def one() -> str:
+        return threading.current_thread().name
+
+    async def notebook() -> dict[str, str]:
+        return together({"a": one()})
+
+    assert asyncio.run(notebook()) != {"a": threading.current_thread().name}
+
+
+def test_a_forked_process_has_a_thread_of_its_own() -> None:
+    async def one() -> int:
+        return 1
+
+    together({"a": one()})
     pid = os.fork()
     if not pid:  # a thread of the parent's would never answer
-        os._exit(0 if together(work) == {"a": 1, "b": 2} else 1)
+        os._exit(0 if together({"a": one()}) == {"a": 1} else 1)
     end = time.monotonic() + 20
     while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
         if time.monotonic() > end:

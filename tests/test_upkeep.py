@@ -14,7 +14,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from geofield.cube import upkeep
-from geofield.cube.attempt import Attempt, NewDay, load_fork
+from geofield.cube.attempt import Attempt, NewDay, writer_of
 from geofield.cube.cube import Cube, swap, to_day
 from geofield.cube.upkeep import Freed, branches, collect, garbage, remove_branches
 from geofield.errors import ConfigurationError, LostRaceError
@@ -46,9 +46,9 @@ def abandoned(work: Work) -> tuple[Attempt, str]:
     attempt = Attempt(work.cube, work.cube.tip())
     step = len(work.cube.head().days)
     attempt.grow([NewDay(to_day(DAY1) + step, True, np.ones((1, 1), np.uint64))])
-    fork = load_fork(attempt.fork())
-    zarr.open_group(fork.store, mode="r+")["ndvi"][step] = 7  # type: ignore[index]
-    return attempt, attempt.write([fork], ["[]"], "append", {})
+    writer = writer_of(attempt.fork())
+    zarr.open_group(writer.session.store, mode="r+")["ndvi"][step] = 7  # type: ignore[index]
+    return attempt, attempt.write([writer], ["[]"], "append", {})
 
 
 def kinds(cube: Cube) -> list[str | None]:

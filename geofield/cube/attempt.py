@@ -25,9 +25,11 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from geofield.cube.cube import Cube, array_of, swap, to_date
+from geofield.cube.arrays import Arrays, Writer
+from geofield.cube.cube import Cube, swap, to_date
 from geofield.cube.failures import group_of
 from geofield.cube.schema import Schema
+from geofield.cube.together import together
 from geofield.errors import LostRaceError, MissingDaysError, unanswered
 
 
@@ -60,14 +62,14 @@ class Amendment:
 
 
 class Fork:
-    """What a task writes through.
+    """What a task gets to write through.
 
     In the process of the attempt it is the attempt's own session, which threads may share: it has everything cached
-    that was read so far. Pickled, it becomes the bytes of a fork, which each task loads for itself.
+    that was read and looked up so far. Pickled, it becomes the bytes of a fork, which each task loads for itself.
     """
 
-    def __init__(self, session: icechunk.Session, pickled: Callable[[], bytes]) -> None:
-        self.session = session
+    def __init__(self, writer: Writer, pickled: Callable[[], bytes]) -> None:
+        self.writer = writer
         self._pickled = pickled
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -89,7 +91,7 @@ class Attempt:
         self.cube = cube
         self.base = base
         self.first_step = -1
-        self._session: icechunk.Session | None = None
+        self._writer: Writer | None = None
         self._fork: icechunk.ForkSession | None = None
         self._days: Sequence[NewDay] = ()
 
@@ -111,16 +113,16 @@ class Attempt:
             if session.snapshot_id != self.base:
                 raise LostRaceError(f"Another writer published box {self.cube.box_id} first.")
             self._fork = session.fork()
+            writer = Writer(session)
             if self._days:
-                group = group_of(session)
-                present = np.asarray(array_of(group, "time"), dtype=np.int64)
+                present = np.asarray(writer.arrays["time"], dtype=np.int64)
                 _check_order(self.cube.box_id, present, [day.day for day in self._days])
                 self.first_step = len(present)
-                _grow(group, self._days, self.cube.schema)
-            self._session = session
+                _grow(writer.arrays, self._days, self.cube.schema)
+            self._writer = writer
 
     def fork(self) -> Fork:
-        """What every task gets; see `load_fork`."""
+        """What every task gets; see `writer_of`."""
         return Fork(self._open(), self._pickled_fork)
 
     def _pickled_fork(self) -> bytes:
@@ -128,46 +130,46 @@ class Attempt:
         with _translated(f"hand out the cube of box {self.cube.box_id!r}"):
             fork = pickle.loads(pickle.dumps(self._fork))
             if self._days:
-                _grow(group_of(fork), self._days, self.cube.schema)
+                _grow(Arrays(group_of(fork)), self._days, self.cube.schema)
             return pickle.dumps(fork)
 
     def write(
         self,
-        forks: Iterable[icechunk.Session],
+        writers: Iterable[Writer],
         items: Sequence[str],
         message: str,
         metadata: Mapping[str, Any],
     ) -> str:
-        """Make a snapshot of the forks' shards and the days' items; its id."""
+        """Make a snapshot of the tasks' shards and the days' items; its id."""
         with _translated(f"write to the cube of box {self.cube.box_id!r}"):
-            session = self._merged(forks)
-            group = group_of(session)
-            array_of(group, "items")[self.first_step : self.first_step + len(items)] = np.array(items, dtype=object)
-            return session.flush(message, metadata=json.loads(json.dumps(metadata)))
+            writer = self._merged(writers)
+            steps = slice(self.first_step, self.first_step + len(items))
+            writer.arrays["items"][steps] = np.array(items, dtype=object)
+            return writer.session.flush(message, metadata=json.loads(json.dumps(metadata)))
 
     def amend(
         self,
-        forks: Iterable[icechunk.Session],
+        writers: Iterable[Writer],
         first_step: int,
         days: Sequence[Amendment],
         message: str,
         metadata: Mapping[str, Any],
     ) -> str:
-        """Make a snapshot of the forks' shards and what is said of the days from `first_step` on; its id."""
+        """Make a snapshot of the tasks' shards and what is said of the days from `first_step` on; its id."""
         with _translated(f"write to the cube of box {self.cube.box_id!r}"):
-            session = self._merged(forks)
-            group = group_of(session)
+            writer = self._merged(writers)
             steps = slice(first_step, first_step + len(days))
-            array_of(group, "acquired")[steps] = np.array([day.acquired for day in days])
-            array_of(group, "digest")[steps] = np.stack([day.digests for day in days])
-            array_of(group, "items")[steps] = np.array([day.items for day in days], dtype=object)
-            return session.flush(message, metadata=json.loads(json.dumps(metadata)))
+            writer.arrays["acquired"][steps] = np.array([day.acquired for day in days])
+            writer.arrays["digest"][steps] = np.stack([day.digests for day in days])
+            writer.arrays["items"][steps] = np.array([day.items for day in days], dtype=object)
+            return writer.session.flush(message, metadata=json.loads(json.dumps(metadata)))
 
-    def _merged(self, forks: Iterable[icechunk.Session]) -> icechunk.Session:
-        session = self._open()
-        others = [fork for fork in forks if isinstance(fork, icechunk.ForkSession) and fork.has_uncommitted_changes]
-        session.merge(*others)  # of none too: a session that was forked asks for it
-        return session
+    def _merged(self, writers: Iterable[Writer]) -> Writer:
+        own = self._open()
+        sessions = [writer.session for writer in writers]
+        forks = [one for one in sessions if isinstance(one, icechunk.ForkSession) and one.has_uncommitted_changes]
+        own.session.merge(*forks)  # of none too: a session that was forked asks for it
+        return own
 
     def publish(self, snapshot: str) -> None:
         """Make everything of the attempt visible at once.
@@ -179,34 +181,32 @@ class Attempt:
         """
         swap(self.cube, snapshot, self.base)
 
-    def _open(self) -> icechunk.Session:
-        assert self._session is not None, "begin() comes first"
-        return self._session
+    def _open(self) -> Writer:
+        assert self._writer is not None, "begin() comes first"
+        return self._writer
 
 
-def load_fork(fork: Fork | bytes) -> icechunk.Session:
-    """What a task writes through and hands back: its own fork when it came from another process."""
-    if isinstance(fork, Fork):
-        return fork.session
-    loaded: icechunk.ForkSession = pickle.loads(fork)
-    return loaded
+def writer_of(fork: Fork | bytes) -> Writer:
+    """What a task writes through and hands back: over its own fork when it came from another process."""
+    return fork.writer if isinstance(fork, Fork) else Writer(pickle.loads(fork))
 
 
-def _grow(group: zarr.Group, days: Sequence[NewDay], schema: Schema) -> None:
+def _grow(arrays: Arrays, days: Sequence[NewDay], schema: Schema) -> None:
     """Lengthen every array, and write what is known of the days before a pixel is read."""
-    _append(group, "time", np.array([day.day for day in days], dtype=np.int64))
-    _append(group, "acquired", np.array([day.acquired for day in days], dtype=np.bool_))
-    _append(group, "digest", np.stack([day.digests for day in days]))
-    for name in ("items", *(spec.name for spec in schema.arrays)):
-        array = array_of(group, name)
-        array.resize((array.shape[0] + len(days), *array.shape[1:]))
+    known = {
+        "time": np.array([day.day for day in days], dtype=np.int64),
+        "acquired": np.array([day.acquired for day in days], dtype=np.bool_),
+        "digest": np.stack([day.digests for day in days]),
+    }
+    names = (*known, "items", *(spec.name for spec in schema.arrays))
+    together({name: _lengthen(arrays[name], len(days), known.get(name)) for name in names})
 
 
-def _append(group: zarr.Group, name: str, values: npt.NDArray[Any]) -> None:
-    array = array_of(group, name)
+async def _lengthen(array: zarr.Array[Any], days: int, values: npt.NDArray[Any] | None) -> None:
     before = array.shape[0]
-    array.resize((before + len(values), *array.shape[1:]))
-    array[before:] = values
+    await array.async_array.resize((before + days, *array.shape[1:]))
+    if values is not None:
+        await array.async_array.setitem(slice(before, None), values)
 
 
 def _check_order(box_id: str, present: npt.NDArray[np.int64], asked: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ import datetime as dt
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import icechunk
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from geofield.cube.arrays import Arrays
 from geofield.cube.creation import MAIN, create_repository
 from geofield.cube.failures import answering, group_of, is_missing
 from geofield.cube.schema import Schema, create_arrays
@@ -89,7 +90,7 @@ class Cube:
         self.location = location
         self.box_id = box_id
         self.branch = branch
-        self._latest: tuple[str, zarr.Group] | None = None  # the present when it was last asked for
+        self._latest: tuple[str, Arrays] | None = None  # the present when it was last asked for
 
     @property
     def key(self) -> str:
@@ -209,16 +210,20 @@ class Cube:
 
     def group(self, as_of: str | dt.datetime | None = None) -> zarr.Group:
         """The Zarr group, read-only."""
+        return self.arrays(as_of).group
+
+    def arrays(self, as_of: str | dt.datetime | None = None) -> Arrays:
+        """The arrays of that group."""
         return self.opened(as_of)[1]
 
-    def opened(self, as_of: str | dt.datetime | None) -> tuple[str, zarr.Group]:
-        """Id of a snapshot, and its group. To open the snapshot that was the present a moment ago asks nobody again."""
+    def opened(self, as_of: str | dt.datetime | None) -> tuple[str, Arrays]:
+        """Id of a snapshot, and its arrays. To open what was the present a moment ago asks nobody again."""
         if self._latest is not None and as_of == self._latest[0]:
             return self._latest
         session = self.session(as_of)
         with answering(f"open the cube of box {self.box_id!r}"):
             try:
-                found = (session.snapshot_id, group_of(session, self.repository))
+                found = (session.snapshot_id, Arrays(group_of(session, self.repository)))
             except FileNotFoundError as error:
                 raise self._no_state(as_of, error) from error
             except icechunk.IcechunkError as error:  # the id of a snapshot is not looked up before something is read
@@ -236,8 +241,8 @@ class Cube:
 
     def head(self, as_of: str | dt.datetime | None = None) -> Head:
         """The days of a published state."""
-        snapshot, group = self.opened(as_of)
-        return read_head(group, snapshot)
+        snapshot, arrays = self.opened(as_of)
+        return read_head(arrays, snapshot)
 
     def open(
         self,
@@ -295,19 +300,19 @@ def swap(cube: Cube, snapshot: str, expected: str) -> None:
 
 
 @answering("read the schema of a cube")
-def read_schema(group: zarr.Group) -> Schema:
+def read_schema(arrays: Arrays) -> Schema:
     """The schema in a group's attributes."""
-    value = group.attrs.get("geofield")
+    value = arrays.group.attrs.get("geofield")
     if not isinstance(value, Mapping):
         raise CorruptStoreError("The group has no attribute `geofield`: it is no cube of geofield.")
     return Schema.from_dict(value)
 
 
 @answering("read the days of a cube")
-def read_head(group: zarr.Group, snapshot: str) -> Head:
+def read_head(arrays: Arrays, snapshot: str) -> Head:
     """The days of an open group."""
-    found = together({name: partial(np.asarray, array_of(group, name)) for name in ("time", "acquired")})
-    days, acquired = found["time"].astype(np.int64), found["acquired"].astype(np.bool_)
+    found = together({name: arrays[name].async_array.getitem(...) for name in ("time", "acquired")})
+    days, acquired = np.asarray(found["time"], dtype=np.int64), np.asarray(found["acquired"], dtype=np.bool_)
     if len(days) != len(acquired) or (len(days) > 1 and not (np.diff(days) == 1).all()):
         raise CorruptStoreError(f"Snapshot {snapshot} does not hold consecutive days.")
     return Head(snapshot, days, acquired)
@@ -316,14 +321,6 @@ def read_head(group: zarr.Group, snapshot: str) -> Head:
 def half_of(branch: str) -> str:
     """The branch on which the arrays of one beside the present are made, until they are there."""
     return f"{branch}-empty"
-
-
-def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """An array of a group; `CorruptStoreError` when it is not there."""
-    member = group.get(name)
-    if not isinstance(member, zarr.Array):
-        raise CorruptStoreError(f"The cube has no array {name!r}.")
-    return member
 
 
 def as_date(value: dt.date | str) -> dt.date:

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+import threading
+from collections.abc import Coroutine, Mapping
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Found = TypeVar("Found")
 
-_THREADS = 32
-
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    """One for the process: a day of a box would start and end thirty threads, which takes longer than what they do."""
-    return ThreadPoolExecutor(_THREADS, thread_name_prefix="geofield-store")
+def _loop() -> asyncio.AbstractEventLoop:
+    """One for the process, in a thread of its own: whoever waits may be in a running loop, as in a notebook."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="geofield-store", daemon=True).start()
+    return loop
 
 
 # threads do not pass on to a forked process
-os.register_at_fork(after_in_child=_pool.cache_clear)
+os.register_at_fork(after_in_child=_loop.cache_clear)
 
 
-def together(work: Mapping[str, Callable[[], Found]]) -> dict[str, Found]:
+def together(work: Mapping[str, Coroutine[Any, Any, Found]]) -> dict[str, Found]:
     """Do things that mostly wait for the store at the same time; their results by name.
 
-    What is done must not call this itself: all threads might wait for one that is not there.
+    The first error comes when nothing is at work any more.
     """
-    if not work:
-        return {}
-    first, *others = work
-    waiting = {name: _pool().submit(work[name]) for name in others}
+    waiting = asyncio.run_coroutine_threadsafe(_all(work), _loop())
     try:
-        found = {first: work[first]()}
+        return waiting.result()
     finally:
-        wait(waiting.values())
-    return found | {name: one.result() for name, one in waiting.items()}
+        waiting.cancel()  # what is still at work, when this thread was interrupted
+
+
+async def _all(work: Mapping[str, Coroutine[Any, Any, Found]]) -> dict[str, Found]:
+    found = await asyncio.gather(*work.values(), return_exceptions=True)
+    results: dict[str, Found] = {}
+    for name, one in zip(work, found, strict=True):
+        if isinstance(one, BaseException):
+            raise one
+        results[name] = one
+    return results

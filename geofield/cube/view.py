@@ -1,11 +1,10 @@
-"""Reading a cube: raw windows for the kernels, and a lazy xarray.Dataset for people."""
+"""Reading a cube: what it says of its days, and a lazy xarray.Dataset for people."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,56 +15,24 @@ from odc.geo.xr import xr_coords
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from geofield.cube.cube import Cube, Head, array_of, as_date, read_head, read_schema, to_day
+from geofield.cube.arrays import Arrays
+from geofield.cube.cube import Cube, Head, as_date, read_head, read_schema, to_day
 from geofield.cube.failures import answering
 from geofield.cube.schema import ArraySpec, Schema
-from geofield.cube.together import together
-from geofield.encoding import IntArray
 from geofield.errors import InputError, NotFoundError
-from geofield.grid import Window
-
-
-@answering("read pixels of a cube")
-def read_window(
-    group: zarr.Group, names: Sequence[str], steps: npt.NDArray[np.int64], window: Window
-) -> dict[str, IntArray]:
-    """Stored integers of some arrays at some steps: name -> (step, y, x).
-
-    Parameters
-    ----------
-    steps
-        Ascending, each once. Only these are read.
-    """
-    return together({name: partial(_read_steps, array_of(group, name), steps, window) for name in names})
-
-
-@answering("write pixels of a cube")
-def write_window(group: zarr.Group, arrays: Mapping[str, IntArray], step: int, window: Window) -> None:
-    """Write a window of one step of some arrays: name -> (y, x) stored integers."""
-    place = (step, *window.slices)
-    together({name: partial(array_of(group, name).__setitem__, place, data) for name, data in arrays.items()})
-
-
-def _read_steps(array: zarr.Array[Any], steps: npt.NDArray[np.int64], window: Window) -> IntArray:
-    if not len(steps):
-        return np.empty((0, *window.shape), dtype=array.dtype)
-    rows, columns = window.slices
-    if len(steps) == steps[-1] - steps[0] + 1:
-        return np.asarray(array[int(steps[0]) : int(steps[-1]) + 1, rows, columns])
-    return np.asarray(array.oindex[steps, rows, columns])
 
 
 @answering("read the digests of a cube")
-def read_digests(group: zarr.Group, steps: slice = slice(None)) -> npt.NDArray[np.uint64]:
+def read_digests(arrays: Arrays, steps: slice = slice(None)) -> npt.NDArray[np.uint64]:
     """(time, tile_y, tile_x) at some steps; a negative start counts from the end."""
-    array = array_of(group, "digest")
+    array = arrays["digest"]
     return np.asarray(array[slice(*steps.indices(array.shape[0]))], dtype=np.uint64)
 
 
 @answering("read the acquisitions of a cube")
-def read_items(group: zarr.Group, steps: slice = slice(None)) -> list[str]:
+def read_items(arrays: Arrays, steps: slice = slice(None)) -> list[str]:
     """JSON of each day's acquisitions at some steps."""
-    array = array_of(group, "items")
+    array = arrays["items"]
     return [str(item) for item in np.asarray(array[slice(*steps.indices(array.shape[0]))])]
 
 
@@ -82,14 +49,14 @@ def open_view(
     chunks: Mapping[str, int] | str | None,
 ) -> xr.Dataset:
     """See `Cube.open`."""
-    snapshot, group = cube.opened(as_of)
-    schema = read_schema(group)
-    head = read_head(group, snapshot)
+    snapshot, arrays = cube.opened(as_of)
+    schema = read_schema(arrays)
+    head = read_head(arrays, snapshot)
     names = _chosen(schema, variables, cube.box_id)
     days = _range(head, start, end)
     dataset = _coordinates(schema, head, days)
     for name in names:
-        for suffix, array in _variable_arrays(group, schema, head, days, name).items():
+        for suffix, array in _variable_arrays(arrays, schema, head, days, name).items():
             lazy = xr.Variable(("time", "y", "x"), indexing.LazilyIndexedArray(array))
             lazy.attrs = {"grid_mapping": "spatial_ref", "units": "day" if suffix == "_age" else "1"}
             dataset[f"{name}{suffix}"] = lazy
@@ -128,10 +95,10 @@ def _coordinates(schema: Schema, head: Head, days: slice) -> xr.Dataset:
     return xr.Dataset(coords={**spatial, "time": ("time", time), "acquired": ("time", head.acquired[days])})
 
 
-def _variable_arrays(group: zarr.Group, schema: Schema, head: Head, days: slice, name: str) -> dict[str, BackendArray]:
+def _variable_arrays(arrays: Arrays, schema: Schema, head: Head, days: slice, name: str) -> dict[str, BackendArray]:
     roles = schema.of(name)
     own = np.arange(len(head.days))[days]
-    result: dict[str, BackendArray] = {"": _DayArray(array_of(group, name), roles["observation"], own)}
+    result: dict[str, BackendArray] = {"": _DayArray(arrays[name], roles["observation"], own)}
     if "filled" not in roles:
         return result
     carried = head.carried_steps()[days]
@@ -139,9 +106,9 @@ def _variable_arrays(group: zarr.Group, schema: Schema, head: Head, days: slice,
     steps = np.where(carried < 0, own, carried)
     gaps = own - steps
     filled, sigma0, age = (roles[role] for role in ("filled", "sigma0", "age"))
-    ages = _DayArray(array_of(group, age.name), age, steps, gaps)
-    result["_filled"] = _DayArray(array_of(group, filled.name), filled, steps)
-    result["_sigma"] = _SigmaArray(_DayArray(array_of(group, sigma0.name), sigma0, steps), ages, schema.drift[name])
+    ages = _DayArray(arrays[age.name], age, steps, gaps)
+    result["_filled"] = _DayArray(arrays[filled.name], filled, steps)
+    result["_sigma"] = _SigmaArray(_DayArray(arrays[sigma0.name], sigma0, steps), ages, schema.drift[name])
     result["_age"] = ages
     return result
 

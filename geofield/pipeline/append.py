@@ -23,7 +23,7 @@ from geofield.pipeline.layers import check_schema, row_values, statistics_of, va
 from geofield.pipeline.merging import MISSING_BANDS, lacking
 from geofield.pipeline.run import Run
 from geofield.pipeline.scenes import items_json, merge_orders
-from geofield.pipeline.tasks import annotated, task_key, unique
+from geofield.pipeline.tasks import annotated, bound, task_key, unique
 from geofield.pipeline.tile import Carry, Outcome, TileDay, TileJob, run_tile_day
 from geofield.recipe.variables import check_recipe
 from geofield.reduce.coverage import Coverage
@@ -167,13 +167,13 @@ def _append_window(
     chosen = fields.take(active)
     attempt = Attempt(cube, head.snapshot)
     attempt.grow([NewDay(one.day, one.acquired, one.digests) for one in days])
-    outcomes, forks, tasks = _run_window(attempt, days, source, chosen, cube, head, name)
+    outcomes, writers, tasks = _run_window(attempt, days, source, chosen, cube, head, name)
     items = [
         items_json(one.acquisitions, [found.counts for found in outcomes.get(step, [])])
         for step, one in enumerate(days, attempt.first_step)
     ]
     message = f"append {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "")
-    attempt.publish(attempt.write(forks, items, message, run.metadata("append", dates)))
+    attempt.publish(attempt.write(writers, items, message, run.metadata("append", dates)))
     rows = _rows(days, outcomes, attempt.first_step, chosen)
     every = [outcome for found in outcomes.values() for outcome in found]
     report = AppendReport(
@@ -199,7 +199,7 @@ def _check_bands(source: Source, days: Sequence[DayInputs], fields: BoxFields) -
 def _last_digests(cube: Cube, head: Head) -> npt.NDArray[np.uint64] | None:
     if not len(head.days):
         return None
-    last: npt.NDArray[np.uint64] = read_digests(cube.group(head.snapshot), slice(-1, None))[0]
+    last: npt.NDArray[np.uint64] = read_digests(cube.arrays(head.snapshot), slice(-1, None))[0]
     return last
 
 
@@ -212,7 +212,7 @@ def _run_window(
     head: Head,
     name: str,
 ) -> tuple[dict[int, list[Outcome]], list[Any], int]:
-    """step -> outcomes of its tiles; the forks that were written; how many tasks it took."""
+    """step -> outcomes of its tiles; what was written through; how many tasks it took."""
     grid, box, name = fields.grid, fields.box, unique(name)
     fork = attempt.fork()
     jobs: dict[tuple[int, int], tuple[TileJob, list[TileDay]]] = {}
@@ -242,7 +242,7 @@ def _run_window(
         reads, size = sum(part[1] for part in parts), sum(part[2] for part in parts)
         outcomes.setdefault(step, []).append(Outcome(step, None, {}, reads, size, 0))
     tasks = sum(len(carry.outcomes) for carry in carries) + sum(len(parts) for parts in extra)
-    return outcomes, [carry.fork for carry in carries], tasks
+    return outcomes, [carry.writer for carry in carries], tasks
 
 
 def _last_acquired(head: Head) -> tuple[int, int] | None:
@@ -270,17 +270,11 @@ def _chain(
     carry: Any = fork
     shared = None
     if cover is not None:
-        shared = delayed(cover, pure=False, name=task_key("weights", job.box.id, None, where, name))
+        shared = delayed(cover, pure=False, traverse=False, name=task_key("weights", job.box.id, None, where, name))
     for day in work:
-        carry = delayed(run_tile_day, pure=False)(
-            job,
-            day,
-            carry,
-            shared,
-            ranks.get(day.date),
-            day is work[-1],
-            dask_key_name=task_key("append", job.box.id, day.date, where, name),
-        )
+        key = task_key("append", job.box.id, day.date, where, name)
+        task = bound(run_tile_day, job, day, is_last=day is work[-1])
+        carry = task(carry, shared, ranks.get(day.date), dask_key_name=key)
     return carry if work else None
 
 

@@ -13,17 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import icechunk
 import numpy as np
 import numpy.typing as npt
-import zarr
 from dask.base import compute
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed
 
-from geofield.cube.attempt import Amendment, Attempt, Fork, load_fork
+from geofield.cube.arrays import Arrays, Writer
+from geofield.cube.attempt import Amendment, Attempt, Fork, writer_of
 from geofield.cube.cube import Cube, Head, to_date, to_day
-from geofield.cube.failures import answering, group_of
-from geofield.cube.view import read_digests, read_items, read_window, write_window
+from geofield.cube.failures import answering
+from geofield.cube.tiles import read_tile, write_tile
+from geofield.cube.view import read_digests, read_items
 from geofield.encoding import IntArray
 from geofield.errors import LostRaceError
 from geofield.pipeline.boxfields import BoxFields
@@ -32,7 +32,7 @@ from geofield.pipeline.late import refresh_rows
 from geofield.pipeline.layers import check_schema
 from geofield.pipeline.run import Run
 from geofield.pipeline.scenes import items_json, merge_orders, remembered_counts
-from geofield.pipeline.tasks import annotated, task_key, unique
+from geofield.pipeline.tasks import annotated, bound, task_key, unique
 from geofield.pipeline.tile import Counts, TileDay, TileJob, advanced, day_arrays, load_states, merged, observe_day
 from geofield.recipe.digest import recipe_digest, tile_digest
 from geofield.recipe.state import State
@@ -75,7 +75,7 @@ class _Day:
 class _Carry:
     """What one day hands to the next. `states` is None while the state is what is stored."""
 
-    fork: icechunk.Session
+    writer: Writer
     states: dict[str, State] | None = None
     counts: dict[int, Counts] = field(default_factory=dict)
     reads: int = 0
@@ -138,7 +138,7 @@ def changed_days(start: dt.date, source: Source, fields: BoxFields, cube: Cube) 
 def _compare(start: dt.date, source: Source, fields: BoxFields, cube: Cube, head: Head) -> _Comparison:
     box, grid = fields.box, fields.grid
     first = head.step(start)
-    stored = read_digests(cube.group(head.snapshot), slice(max(first - 1, 0), None))
+    stored = read_digests(cube.arrays(head.snapshot), slice(max(first - 1, 0), None))
     before = stored[0] if first else None
     stored = stored[1:] if first else stored
     dates = [to_date(day) for day in head.days[first:]]
@@ -176,7 +176,7 @@ def _amend(
     dates = [day.date for day in days]
     message = f"correct {dates[0]} to {dates[-1]}"
     metadata = {**run.metadata("correct", dates), "amended": [str(comparison.days[i].date) for i in some]}
-    attempt.publish(attempt.amend([carry.fork for carry in carries], first, amendments, message, metadata))
+    attempt.publish(attempt.amend([carry.writer for carry in carries], first, amendments, message, metadata))
     rows = refresh_rows(fields, cube, results, run, "correct")
     return CorrectionReport(
         days_amended=len(some),
@@ -191,7 +191,7 @@ def _amend(
 def _amendments(
     comparison: _Comparison, skip: int, carries: Sequence[_Carry], cube: Cube, head: Head
 ) -> list[Amendment]:
-    stored = read_items(cube.group(head.snapshot), slice(comparison.first + skip, None))
+    stored = read_items(cube.arrays(head.snapshot), slice(comparison.first + skip, None))
     result = []
     for number, day in enumerate(comparison.days[skip:], skip):
         step = comparison.first + number
@@ -229,7 +229,7 @@ def _run_chains(
                 for step, one in enumerate(comparison.days, comparison.first)
             ],
         )
-    stored = read_items(cube.group(head.snapshot), slice(comparison.first, None))
+    stored = read_items(cube.arrays(head.snapshot), slice(comparison.first, None))
     known = {
         day.date: remembered_counts(items, day.acquisitions) for day, items in zip(comparison.days, stored, strict=True)
     }
@@ -270,9 +270,8 @@ def _chain(
     carry: Any = fork
     for day in work:
         key = task_key("correct", job.box.id, day.tile.date, f"tile {tile[0]},{tile[1]}", name)
-        carry = delayed(correct_tile_day, pure=False)(
-            job, day, carry, orders.get(day.tile.date), day is work[-1], dask_key_name=key
-        )
+        task = bound(correct_tile_day, job, day, is_last=day is work[-1])
+        carry = task(carry, orders.get(day.tile.date), dask_key_name=key)
     return carry
 
 
@@ -281,12 +280,12 @@ def correct_tile_day(
     job: TileJob, day: _Day, before: _Carry | Fork | bytes, order: Mapping[str, tuple[str, ...]] | None, is_last: bool
 ) -> _Carry:
     """One task: a tile of a day whose digest differs."""
-    carry = before if isinstance(before, _Carry) else _Carry(load_fork(before))
-    group = group_of(carry.fork)
-    states = carry.states if carry.states is not None else load_states(job, group)
+    carry = before if isinstance(before, _Carry) else _Carry(writer_of(before))
+    arrays = carry.writer.arrays
+    states = carry.states if carry.states is not None else load_states(job, arrays)
     counts = dict(carry.counts)
     with counting() as counter:
-        stored = _stored(job, group, day.tile.step) if day.was_acquired else {}
+        stored = _stored(job, arrays, day.tile.step) if day.was_acquired else {}
         new: dict[str, IntArray] = {}
         if day.tile.acquired:
             if day.reread:
@@ -296,9 +295,9 @@ def correct_tile_day(
                 observed = {name: stored[name] for name in job.box.variables}
             states = advanced(job.box, states, observed, day.tile.day)
             new = day_arrays(job, observed, states)
-        shards = _write_changed(job, group, day.tile.step, stored, new)
+        shards = _write_changed(job, arrays, day.tile.step, stored, new)
     return _Carry(
-        carry.fork,
+        carry.writer,
         None if is_last else states,
         counts,
         carry.reads + counter.reads,
@@ -307,13 +306,12 @@ def correct_tile_day(
     )
 
 
-def _stored(job: TileJob, group: zarr.Group, step: int) -> dict[str, IntArray]:
-    names = [spec.name for spec in job.schema.arrays]
-    return {name: found[0] for name, found in read_window(group, names, np.array([step]), job.window).items()}
+def _stored(job: TileJob, arrays: Arrays, step: int) -> dict[str, IntArray]:
+    return read_tile(arrays, [spec.name for spec in job.schema.arrays], step, job.window)
 
 
 def _write_changed(
-    job: TileJob, group: zarr.Group, step: int, stored: Mapping[str, IntArray], new: Mapping[str, IntArray]
+    job: TileJob, arrays: Arrays, step: int, stored: Mapping[str, IntArray], new: Mapping[str, IntArray]
 ) -> int:
     """Write the shards whose numbers differ; a shard of fill alone is removed. How many there were."""
     changed = {}
@@ -322,5 +320,5 @@ def _write_changed(
         value, standing = new.get(spec.name, empty), stored.get(spec.name, empty)
         if not np.array_equal(value, standing):
             changed[spec.name] = value
-    write_window(group, changed, step, job.window)
+    write_tile(arrays, changed, step, job.window)
     return len(changed)

@@ -166,7 +166,7 @@ def _changes(cube: Cube, one: icechunk.SnapshotInfo, amended: Sequence[str]) -> 
 def _items(cube: Cube, snapshot: str | None, days: Sequence[dt.date]) -> dict[dt.date, dict[str, str]]:
     """Day -> id -> version."""
     head = cube.head(snapshot)
-    texts = read_items(cube.group(snapshot))
+    texts = read_items(cube.arrays(snapshot))
     found = {}
     for day in days:
         items = json.loads(texts[head.step(day)] or "[]")

@@ -25,7 +25,7 @@ from geofield.pipeline.boxfields import BoxFields
 from geofield.pipeline.layers import check_schema, row_values, value_columns
 from geofield.pipeline.run import Run
 from geofield.pipeline.stored import StoredPart, day_batches, field_groups, joined, reduce_stored
-from geofield.pipeline.tasks import annotated, task_key, unique
+from geofield.pipeline.tasks import annotated, bound, task_key, unique
 from geofield.results.rows import Numbers, Results, build_rows, row_schema
 
 _FEW = 4  # pieces of work that are cheaper to do here than to send to a scheduler
@@ -115,7 +115,7 @@ def computed_rows(fields: BoxFields, cube: Cube, head: Head) -> pa.Table:
     check_schema(fields.box, cube)
     steps = slice(0, len(head.days))
     dates = [to_date(day) for day in head.days]
-    digests = read_digests(cube.group(head.snapshot))
+    digests = read_digests(cube.arrays(head.snapshot))
     tables = [
         _rows(fields.take(numbers), dates, head.acquired, part, digests)
         for numbers, part in _parts(fields, steps, head, cube, "reduce", Run())
@@ -134,7 +134,7 @@ def missing_rows(fields: BoxFields, cube: Cube, results: Results) -> pd.DataFram
     head = cube.head()
     dates = [to_date(day) for day in head.days]
     wanted = fields.active(dates) if dates else np.zeros((0, len(fields)), dtype=bool)
-    digests = fields.digests(read_digests(cube.group(head.snapshot))) if dates else np.empty((0, len(fields)), object)
+    digests = fields.digests(read_digests(cube.arrays(head.snapshot))) if dates else np.empty((0, len(fields)), object)
     try:
         present = results.read(columns=["field_id", "field_version", "date", "digest"])
     except NotFoundError:
@@ -192,7 +192,7 @@ def _fill(
 ) -> LateReport:
     check_schema(fields.box, cube)
     dates = [to_date(day) for day in head.days[steps]]
-    tile_digests = read_digests(cube.group(head.snapshot), steps)
+    tile_digests = read_digests(cube.arrays(head.snapshot), steps)
     tables: list[pa.Table] = []
     report = LateReport()
     for numbers, part in _parts(fields, steps, head, cube, kind, run):
@@ -249,15 +249,14 @@ def _parts(
     with annotated(kind, box.id, run.id):
         for group, (_, cover, batches) in enumerate(work):
             where = f"fields {group + 1} of {len(work)}"
-            shared = delayed(cover, pure=False, name=task_key("weights", box.id, None, where, attempt))
+            shared = delayed(cover, pure=False, traverse=False, name=task_key("weights", box.id, None, where, attempt))
             tasks.append(
                 [
-                    delayed(reduce_stored, pure=False)(
-                        cube, head, days, box, shared,
-                        dask_key_name=task_key(kind, box.id, to_date(head.days[days.start]), where, attempt),
+                    bound(reduce_stored, cube, head, days, box)(
+                        shared, dask_key_name=task_key(kind, box.id, to_date(head.days[days.start]), where, attempt)
                     )
                     for days in batches
                 ]
-            )  # fmt: skip
+            )
     for (numbers, _, _), parts in zip(work, compute(*tasks), strict=True):
         yield numbers, joined(parts)

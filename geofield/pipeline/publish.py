@@ -125,10 +125,10 @@ def publish(
 
 
 def _publish_zarr(location: Location, key: str, cube: Cube, head: Head) -> ZarrReport:
-    group = cube.group(head.snapshot)
-    digests = _day_digests(read_digests(group))
+    arrays = cube.arrays(head.snapshot)
+    digests = _day_digests(read_digests(arrays))
     return write_zarr(
-        location, key, cube.open(as_of=head.snapshot), _layout(cube.box_id, read_schema(group)), digests, head.snapshot
+        location, key, cube.open(as_of=head.snapshot), _layout(cube.box_id, read_schema(arrays)), digests, head.snapshot
     )
 
 
@@ -138,7 +138,7 @@ def _publish_cog(location: Location, key: str, cube: Cube, head: Head) -> FileRe
         return None
     date = to_date(head.days[acquired[-1]])
     day: xr.Dataset = cube.open(start=date, end=date, as_of=head.snapshot).isel(time=0)
-    layout = _layout(cube.box_id, read_schema(cube.group(head.snapshot)))
+    layout = _layout(cube.box_id, read_schema(cube.arrays(head.snapshot)))
     tags = {"box": cube.box_id, "snapshot": head.snapshot}
     return _put(location, key, cog_bytes(day, layout, date, tags), str(date))
 
@@ -175,7 +175,7 @@ def _published(location: Location, box: Box, cube: Cube, head: Head, cog: FileRe
             f"There is no copy of box {box.id} to tell of. Publish its cube or its newest image first, with --zarr or "
             "--cog; the box needs a day for the one, imagery for the other."
         )
-    schema = read_schema(cube.group(head.snapshot))
+    schema = read_schema(cube.arrays(head.snapshot))
     has_fields = location.exists(f"{folder}/fields.parquet")
     has_rows = bool(location.list(f"rows/{box.id}/_delta_log"))
     variables = ", ".join(box.variables)

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed
 
 from geofield.pipeline.days import DayInputs
 from geofield.pipeline.merging import fixed_order, is_counted
-from geofield.pipeline.tasks import task_key
+from geofield.pipeline.tasks import bound, task_key
 from geofield.pipeline.tile import Counts, TileDay, TileJob, count_tile, rank
 from geofield.source.protocol import Acquisition
 
@@ -47,14 +47,14 @@ def merge_orders(
             continue
         remembered = (known or {}).get(one.date, {})
         parts = [
-            delayed(count_tile, pure=False)(
-                job, part, dask_key_name=task_key("count", job.box.id, one.date, f"tile {tile[0]},{tile[1]}", name)
+            bound(count_tile, job, part)(
+                dask_key_name=task_key("count", job.box.id, one.date, f"tile {tile[0]},{tile[1]}", name)
             )
             for tile, (job, tile_days) in jobs.items()
             if (part := _unknown(tile_days[number], remembered)).acquisitions
         ]
-        orders[one.date] = delayed(rank, pure=False)(
-            one.acquisitions, parts, remembered, dask_key_name=task_key("rank", box_id, one.date, "", name)
+        orders[one.date] = bound(rank, one.acquisitions, known=remembered)(
+            parts, dask_key_name=task_key("rank", box_id, one.date, "", name)
         )
         counted.append(parts)
     return orders, counted

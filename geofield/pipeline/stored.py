@@ -108,7 +108,7 @@ def reduce_stored(cube: Cube, head: Head, days: slice, box: Box, cover: Coverage
     threads
         How many may compute at once; no bit depends on it.
     """
-    group = cube.group(head.snapshot)
+    arrays = cube.arrays(head.snapshot)
     own = np.arange(len(head.days))[days]
     carried = head.carried_steps()[days]
     observed = own[head.acquired[days]]
@@ -124,7 +124,7 @@ def reduce_stored(cube: Cube, head: Head, days: slice, box: Box, cover: Coverage
     with counting() as counter, counting_tasks() as tasks:
         for window in _windows(cover, box.resolved):
             part = cover.within(window)
-            raw = read_pixels(group, steps, *part.places, fetched)
+            raw = read_pixels(arrays, steps, *part.places, fetched)
             merging.add(window, part, raw, place, (own - carried)[known])
     values = merging.values(len(own), head.acquired[days], known, place)
     return StoredPart(values, fetched.bytes, fetched.requests, counter.reads, len(tasks))

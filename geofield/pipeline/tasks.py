@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
 
 from dask.base import annotate
+from dask.delayed import Delayed, delayed
 
 
 def task_key(kind: str, box_id: str, day: dt.date | None, place: str, attempt: str) -> str:
@@ -23,6 +27,16 @@ def task_key(kind: str, box_id: str, day: dt.date | None, place: str, attempt: s
     """
     what = " ".join(str(part) for part in (box_id, day, place) if part)
     return f"{kind}-({what}) {attempt}"
+
+
+def bound(function: Callable[..., Any], *given: Any, **options: Any) -> Delayed:
+    """A task that has its first arguments and its options; what it is then called with may be other tasks.
+
+    Dask looks for tasks in everything that a task is called with, down to each field of each dataclass. Of boxes and
+    grids that takes longer than all else of a graph, and finds nothing.
+    """
+    task: Delayed = delayed(partial(function, *given, **options), pure=False, traverse=False)
+    return task
 
 
 def unique(name: str) -> str:

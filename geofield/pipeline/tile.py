@@ -12,15 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-import icechunk
 import numpy as np
-import zarr
 
 from geofield.boxes import Box
-from geofield.cube.attempt import Fork, load_fork
-from geofield.cube.failures import answering, group_of
+from geofield.cube.arrays import Arrays, Writer
+from geofield.cube.attempt import Fork, writer_of
+from geofield.cube.failures import answering
 from geofield.cube.schema import Schema
-from geofield.cube.view import read_window, write_window
+from geofield.cube.tiles import read_tile, write_tile
 from geofield.encoding import IntArray
 from geofield.grid import Window
 from geofield.pipeline.layers import observation_layer, state_layers, statistics_of
@@ -81,9 +80,9 @@ class Outcome:
 
 @dataclass
 class Carry:
-    """What one day hands to the next: the fork that was written through, the state, the outcomes so far."""
+    """What one day hands to the next: what was written through, the state, the outcomes so far."""
 
-    fork: icechunk.Session
+    writer: Writer
     states: dict[str, State] | None = None
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -148,11 +147,11 @@ def run_tile_day(
     names = _counted.get()
     if names is not None:
         names.append(f"{job.box.id} {day.date}")
-    carry = before if isinstance(before, Carry) else Carry(load_fork(before))
-    group = group_of(carry.fork)
+    carry = before if isinstance(before, Carry) else Carry(writer_of(before))
+    arrays = carry.writer.arrays
     states = carry.states
     if states is None and (day.acquired or cover is not None):
-        states = load_states(job, group)
+        states = load_states(job, arrays)
     counts: Counts = {}
     observed: dict[str, IntArray] = {}
     shards = 0
@@ -162,14 +161,14 @@ def run_tile_day(
             observed = {name: merged(job.box, name, job.window, layers, ranks) for name in job.box.variables}
             assert states is not None
             states = advanced(job.box, states, observed, day.day)
-            shards = _write(job, group, day.step, observed, states)
+            shards = _write(job, arrays, day.step, observed, states)
         partial = None
         if cover is not None:
             partial = reduce_window(
                 _layers(job, day, observed, states or {}), job.window, cover, statistics_of(job.box)
             )
         outcome = Outcome(day.step, partial, counts, counter.reads, counter.bytes, shards)
-    return Carry(carry.fork, None if is_last else states, [*carry.outcomes, outcome])
+    return Carry(carry.writer, None if is_last else states, [*carry.outcomes, outcome])
 
 
 def observe_day(job: TileJob, day: TileDay) -> tuple[Counts, dict[str, dict[str, IntArray]]]:
@@ -207,7 +206,7 @@ def merged(
     return merge(encoding, [found[one] for one in order])
 
 
-def load_states(job: TileJob, group: zarr.Group) -> dict[str, State]:
+def load_states(job: TileJob, arrays: Arrays) -> dict[str, State]:
     """The state after the last acquisition that the cube holds before the job's days."""
     states = {}
     for name, variable in job.box.variables.items():
@@ -218,8 +217,8 @@ def load_states(job: TileJob, group: zarr.Group) -> dict[str, State]:
             continue
         step, day = job.last_acquired
         names = {role: spec.name for role, spec in job.schema.of(name).items()}
-        raw = read_window(group, [names[role] for role in ("filled", "sigma0", "age")], np.array([step]), job.window)
-        states[name] = State(raw[names["filled"]][0], raw[names["sigma0"]][0], raw[names["age"]][0], day)
+        raw = read_tile(arrays, [names[role] for role in ("filled", "sigma0", "age")], step, job.window)
+        states[name] = State(raw[names["filled"]], raw[names["sigma0"]], raw[names["age"]], day)
     return states
 
 
@@ -240,11 +239,11 @@ def day_arrays(job: TileJob, observed: Mapping[str, IntArray], states: Mapping[s
 
 
 def _write(
-    job: TileJob, group: zarr.Group, step: int, observed: Mapping[str, IntArray], states: Mapping[str, State]
+    job: TileJob, arrays: Arrays, step: int, observed: Mapping[str, IntArray], states: Mapping[str, State]
 ) -> int:
-    arrays = day_arrays(job, observed, states)
-    write_window(group, arrays, step, job.window)
-    return sum(bool((arrays[spec.name] != spec.encoding.fill).any()) for spec in job.schema.arrays)
+    values = day_arrays(job, observed, states)
+    write_tile(arrays, values, step, job.window)
+    return sum(bool((values[spec.name] != spec.encoding.fill).any()) for spec in job.schema.arrays)
 
 
 def _layers(

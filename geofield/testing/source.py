@@ -155,11 +155,11 @@ class ArraySource:
         """The arrays' pixels, NaN outside of their grid."""
         rows, columns = _pixels_of(geobox, self.geobox)
         (scene,) = (one for one in self.scenes if _scene_id(one) == acquisition.id)
-        y, x = _inside(rows, self.geobox.shape.y), _inside(columns, self.geobox.shape.x)
+        (y, own_y), (x, own_x) = _overlap(rows, self.geobox.shape.y), _overlap(columns, self.geobox.shape.x)
         result = {}
         for band in bands:
             result[band] = np.full(geobox.shape, np.nan)
-            result[band][np.ix_(y, x)] = _band(scene.values, band, acquisition)[np.ix_(rows[y], columns[x])]
+            result[band][y, x] = _band(scene.values, band, acquisition)[own_y, own_x]
         count_read(8 * len(bands) * math.prod(geobox.shape))
         return result
 
@@ -297,6 +297,13 @@ def _pixels_of(asked: GeoBox, own: GeoBox) -> tuple[NDArray[np.int64], NDArray[n
         round((a.f - b.f) / b.e) + np.arange(asked.shape.y, dtype=np.int64),
         round((a.c - b.c) / b.a) + np.arange(asked.shape.x, dtype=np.int64),
     )
+
+
+def _overlap(index: NDArray[np.int64], size: int) -> tuple[slice, slice]:
+    """Which of consecutive pixels lie on a grid of that size, and which of the grid's they are."""
+    first = int(index[0])
+    start, end = max(first, 0), max(min(first + len(index), size), 0)
+    return slice(max(start - first, 0), max(end - first, 0)), slice(start, max(end, start))
 
 
 def _inside(index: NDArray[np.int64], size: int) -> NDArray[np.bool_]:

@@ -25,7 +25,7 @@ from odc.geo.geobox import GeoBox
 
 from geofield.boxes import Box
 from geofield.cube.attempt import Attempt, NewDay
-from geofield.cube.cube import Cube, array_of, to_date, to_day
+from geofield.cube.cube import Cube, to_date, to_day
 from geofield.cube.view import read_digests
 from geofield.errors import GeofieldError, NotFoundError
 from geofield.grid import Grid
@@ -206,7 +206,7 @@ def _four_days_of_one_file_each(work: Work) -> None:
         extend(work, number, number, SCENES)
     # what an attempt that died leaves
     attempt = Attempt(work.cube, work.cube.tip())
-    attempt.grow([NewDay(to_day(day(5)), False, read_digests(work.cube.group(), slice(-1, None))[0])])
+    attempt.grow([NewDay(to_day(day(5)), False, read_digests(work.cube.arrays(), slice(-1, None))[0])])
     attempt.write([], ["[]"], "never published", {})
 
 
@@ -265,10 +265,10 @@ def check_cube(cube: Cube) -> dict[int, int]:
     """The version of each day's scene (0: none), after checking that days are consecutive, whole and unmixed."""
     session = cube.session()
     group = zarr.open_group(session.store, mode="r")
-    days, acquired = np.asarray(array_of(group, "time")[:]), np.asarray(array_of(group, "acquired")[:])
+    days, acquired = np.asarray(group["time"]), np.asarray(group["acquired"])
     assert [to_date(one) for one in days] == [day(number + 1) for number in range(len(days))]
     assert {array.shape[0] for name, array in group.arrays() if name not in ("y", "x", "spatial_ref")} == {len(days)}
-    values, fill = np.asarray(array_of(group, "ndvi")[:]), group["ndvi"].attrs["_FillValue"]
+    values, fill = np.asarray(group["ndvi"]), group["ndvi"].attrs["_FillValue"]
     found = {}
     for number, (came, pixels) in enumerate(zip(acquired, values, strict=True), 1):
         seen = origins(np.where(pixels == fill, np.nan, pixels * 1e-4))

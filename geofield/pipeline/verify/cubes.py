@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from geofield.boxes import Box
-from geofield.cube.cube import Cube, Head, array_of, read_schema, to_date, to_day
+from geofield.cube.arrays import Arrays
+from geofield.cube.cube import Cube, Head, read_schema, to_date, to_day
 from geofield.cube.schema import Schema
 from geofield.cube.view import read_digests, read_items
 from geofield.errors import CorruptStoreError
@@ -43,7 +43,7 @@ class CubeParts:
         By step; None where the text is not what it should be.
     """
 
-    group: zarr.Group
+    arrays: Arrays
     schema: Schema
     head: Head
     digests: npt.NDArray[np.uint64]
@@ -60,24 +60,24 @@ def check_cube(box: Box, cube: Cube, pending: Box | None) -> tuple[list[Finding]
     """
     try:
         head_snapshot = cube.tip()
-        group = cube.group(head_snapshot)
-        schema = read_schema(group)
+        arrays = cube.arrays(head_snapshot)
+        schema = read_schema(arrays)
     except UNREADABLE as error:
         return [unreadable(box.id, "cube", "The cube", error)], None
     history = list(_check_history(box.id, cube))
-    misfits = [*_check_schema(box, schema, pending), *_check_lengths(box.id, group, schema)]
+    misfits = [*_check_schema(box, schema, pending), *_check_lengths(box.id, arrays, schema)]
     if misfits:
         return [*history, *misfits], None
     try:
-        days = np.asarray(array_of(group, "time")[:], dtype=np.int64)
-        acquired = np.asarray(array_of(group, "acquired")[:], dtype=np.bool_)
-        digests, texts = read_digests(group), read_items(group)
+        days = np.asarray(arrays["time"][:], dtype=np.int64)
+        acquired = np.asarray(arrays["acquired"][:], dtype=np.bool_)
+        digests, texts = read_digests(arrays), read_items(arrays)
     except UNREADABLE as error:
         return [*history, unreadable(box.id, "cube", "What the cube says of its days", error)], None
     broken = list(_check_days(box, days))
     if broken:
         return [*history, *broken], None
-    parts = CubeParts(group, schema, Head(head_snapshot, days, acquired), digests, [_parsed(text) for text in texts])
+    parts = CubeParts(arrays, schema, Head(head_snapshot, days, acquired), digests, [_parsed(text) for text in texts])
     return [*history, *_check_items(box, parts), *_check_digests(box, parts)], parts
 
 
@@ -117,12 +117,12 @@ def _check_schema(box: Box, schema: Schema, pending: Box | None) -> Iterator[Fin
     )  # fmt: skip
 
 
-def _check_lengths(box_id: str, group: zarr.Group, schema: Schema) -> Iterator[Finding]:
+def _check_lengths(box_id: str, arrays: Arrays, schema: Schema) -> Iterator[Finding]:
     """The same set of days for every array (I1)."""
     lengths: dict[str, int] = {}
     for name in ("time", "acquired", "digest", "items", *(spec.name for spec in schema.arrays)):
         try:
-            lengths[name] = int(array_of(group, name).shape[0])
+            lengths[name] = int(arrays[name].shape[0])
         except CorruptStoreError as error:
             yield Finding(box_id, "I1", "broken", str(error), _RESTORE)
     if len(set(lengths.values())) > 1:

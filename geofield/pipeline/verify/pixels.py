@@ -11,7 +11,7 @@ import numpy.typing as npt
 from geofield.boxes import Box
 from geofield.cube.cube import Cube
 from geofield.cube.shards import stored_shards
-from geofield.cube.view import read_window
+from geofield.cube.tiles import read_tile
 from geofield.pipeline.tile import TileJob, advanced, load_states
 from geofield.pipeline.verify.cubes import CubeParts
 from geofield.pipeline.verify.findings import UNREADABLE, Finding, day_list, listed, unreadable
@@ -103,9 +103,9 @@ def _follows(box: Box, parts: CubeParts, step: int, tile: tuple[int, int], acqui
     # stored states are loaded without a source
     job = TileJob(box, parts.schema, cast("Source", None), box.resolved.tile_window(*tile), last)
     names = [spec.name for spec in parts.schema.arrays]
-    stored = {name: data[0] for name, data in read_window(parts.group, names, np.array([step]), job.window).items()}
+    stored = read_tile(parts.arrays, names, step, job.window)
     observed = {name: stored[parts.schema.of(name)["observation"].name] for name in box.variables}
-    states = advanced(box, load_states(job, parts.group), observed, int(parts.head.days[step]))
+    states = advanced(box, load_states(job, parts.arrays), observed, int(parts.head.days[step]))
     return all(
         np.array_equal(stored[parts.schema.of(name)[role].name], getattr(state, role))
         for name, state in states.items()

@@ -188,7 +188,7 @@ def _lacking(
         return none, none
     dates: list[dt.date] = [to_date(day) for day in head.days]
     wanted = fields.active(dates)
-    digests = fields.digests(read_digests(cube.group(head.snapshot)))
+    digests = fields.digests(read_digests(cube.arrays(head.snapshot)))
     there, current = np.zeros_like(wanted), np.zeros_like(wanted)
     belongs = step >= 0
     at = step[belongs], place[belongs]
