@@ -1,9 +1,9 @@
 """What an append costs on S3, beside a bare Icechunk append and xarray's `to_zarr(append_dim=...)` of the same.
 
-`python benchmarks/append.py [--quick] [--latency MS]`. One server (moto, in this process), all contenders in turns,
-each opening its store anew as a daily run does. The pixels are given in memory, so that only the append is compared.
-Absolute seconds mean nothing here; ratios of one run do. Without latency they tell of processor time, most of it the
-server's; with the latency of a real store, of how many requests wait for one another.
+`python benchmarks/append.py [--quick] [--latency MS]`. One server (moto, in a process of its own), all contenders in
+turns, each opening its store anew as a daily run does. The pixels are given in memory, so that only the append is
+compared. Absolute seconds mean nothing here; ratios of one run do. Without latency they tell of processor time, most of
+it the server's; with the latency of a real store, of how many requests wait for one another.
 
 Two bare appends, because our arrays hold a state: one is handed what it writes, the other reads the state of the day
 before first, as everybody has to who computes these arrays. `beside` are the kilobytes both ways of all but the shards
@@ -19,11 +19,8 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,57 +35,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import geofield
 from benchmarks.history import DAY_ARRAYS, NO_FIELDS, START, Bench, day, fill_history, image
+from benchmarks.server import Cost, Server
 from geofield.boxes import Box
-from geofield.cube.cube import array_of
+from geofield.cube.arrays import Arrays
 from geofield.pipeline import append_days, box_fields, correct_days
 from geofield.results.rows import Results
 from geofield.testing.source import Scene
-from tests.support.s3server import Request, S3Server
 
 STATE = ("filled", "sigma0", "age")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Requests by operation, bytes of bodies, seconds; `beside` are the bytes both ways of all that is no shard."""
-
-    operations: Counter[str]
-    up: int
-    down: int
-    beside: int
-    seconds: float
-
-    @property
-    def requests(self) -> int:
-        """All of them."""
-        return sum(self.operations.values())
-
-
-class Server(S3Server):
-    """The server, with a clock and a delay before each answer."""
-
-    delay = 0.0
-
-    def measure(self, work: Callable[[], object]) -> Cost:
-        """Do it once."""
-        with self.counting() as counts, self.interfering(self._wait):
-            begin = time.perf_counter()
-            work()
-            seconds = time.perf_counter() - begin
-        beside = sum(one.bytes_in + one.bytes_out for one in counts.requests if not _is_shard(one))
-        return Cost(counts.operations, counts.bytes_in, counts.bytes_out, beside, seconds)
-
-    def __enter__(self) -> Server:
-        self.start()
-        return self
-
-    def _wait(self, method: str, key: str) -> None:
-        time.sleep(self.delay)
-
-
-def _is_shard(one: Request) -> bool:
-    """Objects of pixels are large here; digests and items may have small objects of their own."""
-    return any(place in one.key for place in ("/chunks/", "/c/")) and one.bytes_in + one.bytes_out > 8192
 
 
 def middle(costs: Sequence[Cost]) -> Cost:
@@ -102,22 +56,22 @@ def middle(costs: Sequence[Cost]) -> Cost:
 
 def stored_values(bench: Bench, step: int) -> dict[str, NDArray[Any]]:
     """What our append stored of a day: the arrays that the others write."""
-    group = bench.cube().group()
+    arrays = bench.cube().arrays()
     names = (*DAY_ARRAYS, *(spec.name for spec in bench.schema.arrays))
-    return {name: np.asarray(array_of(group, name)[step : step + 1]) for name in names}
+    return {name: np.asarray(arrays[name][step : step + 1]) for name in names}
 
 
 def bare_append(bench: Bench, branch: str, values: dict[str, NDArray[Any]], *, reads_state: bool) -> None:
     """One session on a branch: resize, write, commit; with the state of the day before read first, or without."""
     session = bench.cube().repository.writable_session(branch)
-    group = zarr.open_group(session.store, mode="r+")
+    arrays = Arrays(zarr.open_group(session.store, mode="r+"))
     if reads_state:
-        before = int(np.flatnonzero(array_of(group, "acquired")[:])[-1])
+        before = int(np.flatnonzero(arrays["acquired"][:])[-1])
         for spec in bench.schema.arrays:
             if spec.role in STATE:
-                array_of(group, spec.name)[before]
+                arrays[spec.name][before]
     for name, column in values.items():
-        array = array_of(group, name)
+        array = arrays[name]
         length = array.shape[0]
         array.resize((length + 1, *array.shape[1:]))
         array[length:] = column
@@ -134,10 +88,10 @@ def plain_dataset(values: dict[str, NDArray[Any]]) -> xr.Dataset:
 
 def create_plain(url: str, bench: Bench, length: int) -> None:
     """A plain Zarr of that many days, all fill: what an append costs does not depend on the pixels before it."""
-    group = bench.cube().group()
+    arrays = bench.cube().arrays()
     root = zarr.open_group(url, mode="w")
     for name in (*DAY_ARRAYS, *(spec.name for spec in bench.schema.arrays)):
-        source = array_of(group, name)
+        source = arrays[name]
         array = root.create_array(
             name, shape=(length, *source.shape[1:]), chunks=source.chunks, shards=source.shards, dtype=source.dtype,
             compressors=source.compressors, fill_value=source.fill_value,
@@ -311,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         costs = {}
         for length in lengths:
             fill_history(bench, length)
-            costs[length] = compare(server, bench, url, length, 3 if given.quick else 6)
+            costs[length] = compare(server, bench, url, length, 3 if given.quick else 12)
         (day_first, without_first), (day_last, without_last) = costs[lengths[0]], costs[lengths[-1]]
         print(f"\nday {lengths[-1]:,} beside day {lengths[0]}")
         for said, now, then in (
@@ -325,7 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fill_history(bench, length + 20)
         compare(server, bench, url, length + 20, 4)
         server.delay = 0.0
-        many_tiles(server, f"{url}-36", 256 if given.quick else 512)
+        for tile in (256,) if given.quick else (512, 1024):
+            many_tiles(server, f"{url}-{tile}", tile)
     storage(10_980, 512 if given.quick else 2048)
 
 
