@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from geofield.errors import ConfigurationError, GeofieldError
-from orchestrate import clidoctor, cliimport, clireport, cliwatch
+from orchestrate import clidoctor, cliimport, clireport, cliseries, cliwatch
 from orchestrate.cliclusters import COMMANDS as CLUSTERS
+from orchestrate.clicommon import (
+    AS_JSON,
+    CLUSTER,
+    DONE,
+    FAILED,
+    STORE,
+    WORKERS,
+    WRONG,
+    Command,
+    named,
+    open_store,
+    print_json,
+    store_and_files,
+    without_warnings,
+)
 from orchestrate.cliremoval import COMMANDS
 from orchestrate.cliupkeep import COMMANDS as UPKEEP
 from orchestrate.optionvalues import file_text, mapping_of, source_of, variables_of
 
 if TYPE_CHECKING:
-    from geofield import Store
-
-DONE, FAILED, WRONG = 0, 1, 2
+    pass
 
 _BEGIN = """\
 geofield: field statistics from satellite imagery, day by day.
@@ -45,8 +57,6 @@ When something is odd:
 export GEOFIELD_STORE=... saves saying STORE each time. geofield COMMAND --help tells the options.
 geofield completion bash|zsh|fish lets your shell complete them.
 """
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 # --- the group and what commands share -------------------------------------------------------------------------------
@@ -128,14 +138,6 @@ def _trace() -> None:
         click.echo(mask(traceback.format_exc()), err=True, nl=False)
 
 
-def _store_argument(command: Command) -> Command:
-    return click.argument("store", envvar="GEOFIELD_STORE", required=False)(command)
-
-
-def _json_option(command: Command) -> Command:
-    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(command)
-
-
 def _until_option(command: Command) -> Command:
     return click.option("--until", metavar="DATE", help="Last day, included; default today (UTC).")(command)
 
@@ -145,60 +147,20 @@ def _look_back_option(command: Command) -> Command:
     return click.option("--look-back", metavar="DAYS", type=click.IntRange(0), help=text)(command)
 
 
-def _open(url: str | None) -> Store:
-    import geofield
-
-    return geofield.open_store(_named(url))
-
-
-def _named(url: str | None) -> str:
-    if not url:
-        raise ConfigurationError("No store: give STORE, a directory or s3://bucket/prefix, or set GEOFIELD_STORE.")
-    return url
-
-
-def _store_and_files(words: Sequence[str]) -> tuple[str | None, list[Path]]:
-    """STORE and files; STORE may be left out where GEOFIELD_STORE says it."""
-    default = os.environ.get("GEOFIELD_STORE")
-    if not words:
-        return default, []
-    first = words[0]
-    if default and not first.startswith("s3://") and not (Path(first) / "geofield.json").is_file():
-        return default, [Path(word) for word in words]
-    return first, [Path(word) for word in words[1:]]
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Libraries' warnings are for developers; people get sentences."""
-    import warnings
-
-    with warnings.catch_warnings():
-        if not os.environ.get("GEOFIELD_DEBUG"):
-            warnings.simplefilter("ignore")
-        yield
-
-
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
 @cli.command()
-@_store_argument
+@STORE
 @click.option("--defaults", metavar="FILE", type=click.Path(path_type=Path),
               help="YAML or JSON: what new boxes have when nobody says.")  # fmt: skip
-@_json_option
+@AS_JSON
 def init(store: str | None, defaults: Path | None, as_json: bool) -> int:
     """Create a store, and check that its server keeps what every commit relies on."""
     import geofield
     from geofield.errors import NotFoundError
 
-    url = _named(store)
+    url = named(store)
     said = None if defaults is None else mapping_of(file_text(defaults), f"--defaults {defaults}")
     try:
         geofield.open_store(url)
@@ -207,7 +169,7 @@ def init(store: str | None, defaults: Path | None, as_json: bool) -> int:
         is_new = True
     made = geofield.create_store(url, said)
     if as_json:
-        _print_json({"store": made.url, "is_new": is_new, "defaults": made.defaults})
+        print_json({"store": made.url, "is_new": is_new, "defaults": made.defaults})
         return DONE
     click.echo(f"{'Made a store at' if is_new else 'There is a store already at'} {made.url}")
     if is_new:
@@ -231,13 +193,13 @@ def init(store: str | None, defaults: Path | None, as_json: bool) -> int:
 @click.option("--max-pixels", type=int, help="Refuse larger boxes; default 500,000,000 pixels a day.")
 @click.option("--replace", is_flag=True,
               help="Change a box that is there: the next run builds its new cube beside the old one.")  # fmt: skip
-@_json_option
+@AS_JSON
 def add_box(words: tuple[str, ...], as_json: bool, **said: Any) -> int:
     """Register boxes: the file first, then the options, then the store's defaults."""
     from orchestrate.boxadding import add_boxes
     from orchestrate.config import settings
 
-    url, files = _store_and_files(words)
+    url, files = store_and_files(words)
     if len(files) > 1:
         raise ConfigurationError(f"add-box takes one file; got {', '.join(str(file) for file in files)}.")
     max_pixels = settings(max_pixels=said.pop("max_pixels")).max_pixels
@@ -245,10 +207,10 @@ def add_box(words: tuple[str, ...], as_json: bool, **said: Any) -> int:
     options = {"id": said.pop("box_id"), **said}
     options["source"] = source_of(said["source"], options.pop("seed"))
     options["variables"] = variables_of(said["variables"])
-    with _without_warnings():
-        result = add_boxes(_open(url), files[0] if files else None, options, max_pixels, replace=replace)
+    with without_warnings():
+        result = add_boxes(open_store(url), files[0] if files else None, options, max_pixels, replace=replace)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         from orchestrate.show import show_boxes
 
@@ -265,7 +227,7 @@ def add_box(words: tuple[str, ...], as_json: bool, **said: Any) -> int:
 @click.option("--ids", type=click.Choice(["digest"]), help="Name fields without an id after their content.")
 @click.option("--planting-date", metavar="DATE|box-start", help="Holds for fields that have none.")
 @click.option("--box", metavar="ID", help="Box of fields that name none.")
-@_json_option
+@AS_JSON
 def submit(words: tuple[str, ...], as_: str, as_json: bool, **said: Any) -> int:
     """Put field or box files in the inbox; the options are kept with each and say what it does not."""
     from dataclasses import asdict
@@ -273,13 +235,13 @@ def submit(words: tuple[str, ...], as_: str, as_json: bool, **said: Any) -> int:
     from orchestrate.inbox import submit as put
     from orchestrate.inboxfiles import waiting
 
-    url, files = _store_and_files(words)
+    url, files = store_and_files(words)
     if not files:
         raise ConfigurationError("Nothing to submit: give STORE and the files.")
-    opened = _open(url)
+    opened = open_store(url)
     done = [asdict(one) for one in put(opened, files, "boxes" if as_ == "boxes" else "fields", said)]
     if as_json:
-        _print_json({"files": done})
+        print_json({"files": done})
         return DONE
     from orchestrate.show import show_submitted
 
@@ -288,12 +250,12 @@ def submit(words: tuple[str, ...], as_: str, as_json: bool, **said: Any) -> int:
 
 
 @cli.command()
-@_store_argument
+@STORE
 @_until_option
 @_look_back_option
 @click.option("--search/--no-search", default=True, show_default=True,
               help="Ask STAC catalogues for items, bytes and cloud cover.")  # fmt: skip
-@_json_option
+@AS_JSON
 def plan(store: str | None, until: str | None, look_back: int | None, search: bool, as_json: bool) -> int:
     """Show what a run would do, with tasks, bytes, imagery on offer and a time estimate. Changes nothing."""
     from orchestrate.config import parse_until, settings
@@ -301,10 +263,10 @@ def plan(store: str | None, until: str | None, look_back: int | None, search: bo
 
     held = settings(look_back=look_back)
     day = parse_until(until if until is not None else held.until)
-    with _without_warnings():
-        result = planned(_open(store), day, held.look_back, search)
+    with without_warnings():
+        result = planned(open_store(store), day, held.look_back, search)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         from orchestrate.show import show_plan
 
@@ -313,14 +275,14 @@ def plan(store: str | None, until: str | None, look_back: int | None, search: bo
 
 
 @cli.command()
-@_store_argument
+@STORE
 @_until_option
-@click.option("--cluster", metavar="threads|local|kube|tcp://..", help="Where the work runs; default threads.")
-@click.option("--workers", metavar="N|MIN:MAX", help="How many; default one for each CPU.")
+@CLUSTER
+@WORKERS
 @_look_back_option
 @cliwatch.metrics_options
 @cliwatch.log_options
-@_json_option
+@AS_JSON
 def run(
     store: str | None, until: str | None, as_json: bool, metrics_file: Path | None, push_gateway: str | None,
     log_format: str | None, log_level: str | None, **said: Any,
@@ -336,8 +298,8 @@ def run(
     asked = settings(until=None if until is None else parse_until(until), **said)
     parse_until(asked.until)
     check_ready(asked.cluster)
-    with _without_warnings():
-        opened = _open(store)
+    with without_warnings():
+        opened = open_store(store)
         tenant = cliwatch.tenant_of(opened.url, {"until": until, **said})
         day = parse_until(tenant.until)
         cliwatch.adopt_loggers()
@@ -345,7 +307,7 @@ def run(
             receipt = run_store(opened, day, progress=progress, settings=tenant.run)
         cliwatch.follow_up(tenant, opened, receipt, metrics_file, push_gateway)
     if as_json:
-        _print_json(receipt)
+        print_json(receipt)
     else:
         from orchestrate.show import show_receipt
 
@@ -354,16 +316,16 @@ def run(
 
 
 @cli.command()
-@_store_argument
-@_json_option
+@STORE
+@AS_JSON
 def status(store: str | None, as_json: bool) -> int:
     """Show boxes, last day, fields done, late and rejected, the last runs and their failures."""
     from orchestrate.summary import summarise
 
-    with _without_warnings():
-        result = summarise(_open(store))
+    with without_warnings():
+        result = summarise(open_store(store))
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         from orchestrate.show import show_status
 
@@ -372,41 +334,13 @@ def status(store: str | None, as_json: bool) -> int:
 
 
 @cli.command()
-@_store_argument
-@click.option("--field", metavar="ID", required=True, help="Id of the field.")
-@click.option("--box", metavar="ID", help="Box, for a field that lies in several.")
-@click.option("--variable", metavar="V", help="One variable; default all, for the plot the first.")
-@click.option("--format", "format_", type=click.Choice(["table", "csv", "parquet", "json"]),
-              help="On stdout; default table.")  # fmt: skip
-@click.option("--plot", metavar="FILE.png", type=click.Path(path_type=Path), help="Draw it.")
-@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write here instead of stdout.")
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-def series(
-    store: str | None, field: str, box: str | None, variable: str | None, format_: str | None, plot: Path | None,
-    out: Path | None, as_json: bool,
-) -> int:  # fmt: skip
-    """Show one field's time series."""
-    from orchestrate import series as one
-
-    with _without_warnings():
-        rows = one.field_rows(_open(store), field, box, variable)
-        if plot is not None:
-            drawn = one.plot(rows, plot, variable)
-            click.echo(f"{drawn} of field {field} is drawn in {plot}", err=True)
-            if format_ is None and not as_json and out is None:
-                return DONE
-        _write_rows(rows, "json" if as_json else format_ or _format_of(out), out)
-    return DONE
-
-
-@cli.command()
-@_store_argument
+@STORE
 @click.option("--box", metavar="ID", required=True, help="Id of the box.")
 @click.option("--zarr", is_flag=True, help="cube.zarr: the cube as plain Zarr, one step per date.")
 @click.option("--cog", is_flag=True, help="latest.tif: the newest day with imagery.")
 @click.option("--fields", is_flag=True, help="fields.parquet: the fields and their polygons.")
 @click.option("--stac", is_flag=True, help="STAC and schema.org documents of the copies that stand, for harvesters.")
-@_json_option
+@AS_JSON
 def publish(store: str | None, box: str, as_json: bool, **chosen: bool) -> int:
     """Bring the copies of a box for other tools up to date, under published/ in the store; default all of them."""
     from dataclasses import asdict
@@ -415,13 +349,13 @@ def publish(store: str | None, box: str, as_json: bool, **chosen: bool) -> int:
 
     if not any(chosen.values()):
         chosen = dict.fromkeys(chosen, True)
-    with _without_warnings():
-        opened = _open(store)
+    with without_warnings():
+        opened = open_store(store)
         one = opened.box(box)
         table = opened.place(opened.registry.current(), {box: one}).table
         result = asdict(bring_up_to_date(opened.location, one, opened.cube(box), table, **chosen))
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         from orchestrate.show import show_published
 
@@ -429,38 +363,7 @@ def publish(store: str | None, box: str, as_json: bool, **chosen: bool) -> int:
     return DONE
 
 
-def _format_of(out: Path | None) -> str:
-    """The format that a file's name asks for."""
-    suffix = "" if out is None else out.suffix.lower().lstrip(".")
-    return suffix if suffix in ("csv", "parquet", "json") else "table" if out is None else "csv"
-
-
-def _write_rows(rows: Any, format_: str, out: Path | None) -> None:
-    from orchestrate import series as one
-    from orchestrate.show import show_rows
-
-    if format_ == "table":
-        if out is not None:
-            raise ConfigurationError("--out takes csv, parquet or json; say which with --format.")
-        show_rows(rows, one.table_columns(rows))
-        return
-    if format_ == "parquet":
-        if out is None and sys.stdout.isatty():
-            raise ConfigurationError("Parquet is not for a terminal: give --out FILE, or send stdout to a file.")
-        data = one.to_parquet(rows)
-    else:
-        data = (one.to_csv(rows) if format_ == "csv" else one.to_json(rows) + "\n").encode()
-    if out is None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-        return
-    try:
-        out.write_bytes(data)
-    except OSError as error:
-        raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}.") from error
-
-
-_MORE = (cliimport, cliwatch, clireport, clidoctor)
+_MORE = (cliimport, cliseries, cliwatch, clireport, clidoctor)
 for _command in (*COMMANDS, *UPKEEP, *CLUSTERS, *(one for module in _MORE for one in module.COMMANDS)):
     cli.add_command(_command)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrate.clicommon import AS_JSON, print_json
+
 if TYPE_CHECKING:
     from orchestrate.kubeapi import KubeState
 
@@ -14,10 +16,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--remove-dead", is_flag=True, help="Remove those whose runner gave no sign of life for five minutes.")
 @click.option("--namespace", metavar="NAME", help="Default: that of the pod or of the kubeconfig.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@AS_JSON
 def clusters(remove_dead: bool, namespace: str | None, as_json: bool) -> int:
     """Show the Dask clusters that runs made on Kubernetes, and whether their runs are alive."""
-    import json
     import warnings
 
     from orchestrate.kube import remove_dead as remove
@@ -34,7 +35,7 @@ def clusters(remove_dead: bool, namespace: str | None, as_json: bool) -> int:
     removed = {one.name for one in gone}
     told = [_told(one, now, settings.dead_after_s, one.name in removed) for one in found]
     if as_json:
-        click.echo(json.dumps({"namespace": api.namespace, "clusters": told}, indent=2))
+        print_json({"namespace": api.namespace, "clusters": told})
     else:
         _show(api.namespace, told)
     return 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
+from orchestrate.clicommon import AS_JSON, STORE, print_json
+
 
 @click.command()
-@click.argument("store", required=False, envvar="GEOFIELD_STORE")
+@STORE
 @click.option("--cluster", metavar="threads|local|kube|tcp://..", help="Try this cluster too.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@AS_JSON
 def doctor(store: str | None, cluster: str | None, as_json: bool) -> int:
     """Check versions, credentials, the store's promises, time, disk and a cluster. No secret is shown.
 
@@ -20,9 +22,7 @@ def doctor(store: str | None, cluster: str | None, as_json: bool) -> int:
 
     findings = list(examine(store, cluster))
     if as_json:
-        import json
-
-        click.echo(json.dumps({"findings": [asdict(one) for one in findings]}, indent=2, ensure_ascii=False))
+        print_json({"findings": [asdict(one) for one in findings]})
     else:
         from orchestrate.show import printable
 

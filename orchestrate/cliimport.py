@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from geofield.errors import ConfigurationError
+from orchestrate.clicommon import AS_JSON, WORKERS, print_json, without_warnings
 
 
 @click.command("import")
@@ -33,14 +34,12 @@ from geofield.errors import ConfigurationError
 @click.option("--source-crs", metavar="CRS", help="CRS of a stack that does not say its own.")
 @click.option("--until", metavar="DATE", help="Last day, included; default the last of the imagery.")
 @click.option("--cluster", metavar="threads|local|tcp://..", help="Where the work runs; default threads.")
-@click.option("--workers", metavar="N|MIN:MAX", help="How many; default one for each CPU.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@WORKERS
+@AS_JSON
 def import_(words: tuple[str, ...], box_id: str, bands: tuple[str, ...], as_json: bool, **said: Any) -> int:
     """Bring imagery that is there already into a cube: a folder of GeoTIFFs with times in their names, a NetCDF file
     or a Zarr store. The same call again goes on where the last one ended, or does nothing.
     """  # noqa: D205
-    import warnings
-
     import geofield
     from orchestrate import cluster as clusters
     from orchestrate.config import parse_until, settings
@@ -49,8 +48,7 @@ def import_(words: tuple[str, ...], box_id: str, bands: tuple[str, ...], as_json
     store, path = _store_and_path(words)
     held = settings(cluster=said["cluster"], workers=said["workers"])
     clusters.check_kind(held.cluster)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with without_warnings():
         opened = geofield.open_store(store)
         imagery = geofield.imagery_at(
             path, _bands(bands), said["quality"], time=said["time"], acquired=said["acquired"], crs=said["source_crs"]
@@ -62,7 +60,7 @@ def import_(words: tuple[str, ...], box_id: str, bands: tuple[str, ...], as_json
             )
     found = {"images": imagery.images, "first": str(imagery.first), "last": str(imagery.last), **imagery.spec}
     if as_json:
-        _print_json({**receipt, "imagery": found})
+        print_json({**receipt, "imagery": found})
         return 0
     one = receipt["boxes"][box_id]
     click.echo(
@@ -118,9 +116,3 @@ def _box_values(said: dict[str, Any]) -> dict[str, Any]:
 
 def _tell(done: int, days: int) -> None:
     click.echo(f"{done} of {days} days", err=True)
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))

@@ -8,35 +8,34 @@ from typing import TYPE_CHECKING
 import click
 
 from geofield.errors import ConfigurationError
+from orchestrate.clicommon import AS_JSON, STORE, open_store, print_json
 
 if TYPE_CHECKING:
     from geofield import Store
 
-_STORE = click.argument("store", required=False, envvar="GEOFIELD_STORE")
 _FIELDS = click.option("--field", "fields", multiple=True, required=True, metavar="ID", help="May be given repeatedly.")
 _YES = click.option("--yes", is_flag=True, help="Do it.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
 @click.command()
-@_STORE
+@STORE
 @_FIELDS
-@_JSON
+@AS_JSON
 def withdraw(store: str | None, fields: tuple[str, ...], as_json: bool) -> int:
     """Say that fields stop: the next run removes their rows; their versions stay."""
-    number = _open(store).withdraw_fields(fields)
+    number = open_store(store).withdraw_fields(fields)
     _say(as_json, {"withdrawn": number}, f"{number} of {len(fields)} withdrawn now. The next run removes their rows.")
     return 0
 
 
 @click.command()
-@_STORE
+@STORE
 @_FIELDS
 @_YES
-@_JSON
+@AS_JSON
 def forget(store: str | None, fields: tuple[str, ...], yes: bool, as_json: bool) -> int:
     """Remove fields with all their history. Earlier states of the tables cannot be asked for afterwards."""
-    opened = _open(store)
+    opened = open_store(store)
     _confirm(yes, f"{', '.join(fields)} and the history of every table of rows")
     rows = opened.forget_fields(fields)
     files = _files_with(opened, fields)
@@ -48,13 +47,13 @@ def forget(store: str | None, fields: tuple[str, ...], yes: bool, as_json: bool)
 
 
 @click.command("remove-box")
-@_STORE
+@STORE
 @click.option("--id", "box_id", required=True, metavar="ID", help="The box.")
 @_YES
-@_JSON
+@AS_JSON
 def remove_box(store: str | None, box_id: str, yes: bool, as_json: bool) -> int:
     """Remove a box with its cube, rows and copies."""
-    opened = _open(store)
+    opened = open_store(store)
     _confirm(yes, f"box {box_id} with its cube and rows")
     number = opened.remove_box(box_id)
     _say(as_json, {"objects": number}, f"Box {box_id} is gone: {number} objects removed.")
@@ -62,14 +61,6 @@ def remove_box(store: str | None, box_id: str, yes: bool, as_json: bool) -> int:
 
 
 COMMANDS = (withdraw, forget, remove_box)
-
-
-def _open(url: str | None) -> Store:
-    import geofield
-
-    if not url:
-        raise ConfigurationError("Which store? Give STORE, or set GEOFIELD_STORE.")
-    return geofield.open_store(url)
 
 
 def _confirm(yes: bool, what: str) -> None:
@@ -93,6 +84,7 @@ def _said_in(store: Store, key: str) -> bytes:
 
 
 def _say(as_json: bool, value: dict[str, object], text: str) -> None:
-    import json
-
-    click.echo(json.dumps(value) if as_json else text)
+    if as_json:
+        print_json(value)
+    else:
+        click.echo(text)

@@ -7,22 +7,20 @@ from pathlib import Path
 import click
 
 from geofield.errors import ConfigurationError
+from orchestrate.clicommon import STORE, open_store
 
 
 @click.command()
-@click.argument("store", required=False, envvar="GEOFIELD_STORE")
+@STORE
 @click.option("--out", metavar="FILE.html", type=click.Path(path_type=Path), required=True, help="Write it here.")
 @click.option("--days", metavar="N", type=click.IntRange(1), default=366, show_default=True,
               help="Of each series, the last ones; fewer where the store has very many fields.")  # fmt: skip
 @click.option("--no-imagery", is_flag=True, help="No picture under the maps: reads no pixels.")
 def report(store: str | None, out: Path, days: int, no_imagery: bool) -> int:
     """Write one page that needs no network: maps, series, late and refused fields, lag, receipts."""
-    import geofield
     from orchestrate.report import render, report_of
 
-    if not store:
-        raise ConfigurationError("Which store? Give STORE, or set GEOFIELD_STORE.")
-    opened = geofield.open_store(store)
+    opened = open_store(store)
     text = render(report_of(opened, days, imagery=not no_imagery))
     try:
         out.write_text(text, encoding="utf-8")

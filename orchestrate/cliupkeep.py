@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from geofield.errors import ConfigurationError
+from orchestrate.clicommon import AS_JSON, STORE, open_store, print_json
 
 if TYPE_CHECKING:
     from geofield import Store
     from geofield.pipeline import CubeCommit, FieldVersion, RowsCommit
 
-_STORE = click.argument("store", required=False, envvar="GEOFIELD_STORE")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 _OLDER = click.option("--older-than", "hours", type=click.FloatRange(min=0), default=24, show_default=True,
                       metavar="HOURS", help="What nothing happened to for so long was left behind. 0 where nobody "
                       "writes.")  # fmt: skip
@@ -23,22 +22,22 @@ _SHOWN_ITEMS = 4
 
 
 @click.command()
-@_STORE
+@STORE
 @click.option("--repair", is_flag=True, help="Complete what a crash left, remove what nobody can see.")
 @click.option("--deep", is_flag=True, help="Read every shard and compute every number again, not only a few.")
 @_OLDER
-@_JSON
+@AS_JSON
 def verify(store: str | None, repair: bool, deep: bool, hours: float, as_json: bool) -> int:
     """Check everything that must hold against what is stored. Exit status 1 when something is wrong."""
     from dataclasses import asdict
 
     from geofield.pipeline import verify as check
 
-    opened = _open(store)
+    opened = open_store(store)
     findings = check(opened.location, repair=repair, deep=deep, older_than=dt.timedelta(hours=hours))
     is_well = not any(one.is_open for one in findings)
     if as_json:
-        _print_json({"store": opened.url, "is_well": is_well, "findings": [asdict(one) for one in findings]})
+        print_json({"store": opened.url, "is_well": is_well, "findings": [asdict(one) for one in findings]})
     elif not findings:
         click.echo(f"All is well in {opened.url}.")
     for one in () if as_json else findings:
@@ -51,13 +50,13 @@ def verify(store: str | None, repair: bool, deep: bool, hours: float, as_json: b
 
 
 @click.command()
-@_STORE
+@STORE
 @click.option("--box", "box_id", metavar="ID", help="Every state of its cube that was published.")
 @click.option("--field", "field_id", metavar="ID", help="Its versions, and every commit that touched its rows.")
-@_JSON
+@AS_JSON
 def history(store: str | None, box_id: str | None, field_id: str | None, as_json: bool) -> int:
     """Tell what happened to a box, or to a field; with both, to the rows of the field in that box."""
-    opened = _open(store)
+    opened = open_store(store)
     if field_id is not None:
         _tell_field(opened, field_id, box_id, as_json)
     elif box_id is not None:
@@ -68,11 +67,11 @@ def history(store: str | None, box_id: str | None, field_id: str | None, as_json
 
 
 @click.command()
-@_STORE
+@STORE
 @click.option("--keep", "days", type=click.FloatRange(0, 90), default=30, show_default=True, metavar="DAYS",
               help="Rows that were replaced within this while can still be read as of a time.")  # fmt: skip
 @_OLDER
-@_JSON
+@AS_JSON
 def compact(store: str | None, days: float, hours: float, as_json: bool) -> int:
     """Bring small files of closed months together, free what nothing needs. Others may be at work meanwhile."""
     from dataclasses import asdict
@@ -81,7 +80,7 @@ def compact(store: str | None, days: float, hours: float, as_json: bool) -> int:
     from orchestrate.boxlist import box_ids
     from orchestrate.show import console, size, table
 
-    opened = _open(store)
+    opened = open_store(store)
     done = work(
         opened.location,
         box_ids(opened),
@@ -90,7 +89,7 @@ def compact(store: str | None, days: float, hours: float, as_json: bool) -> int:
         older_than=dt.timedelta(hours=hours),
     )
     if as_json:
-        _print_json({"store": opened.url, "parts": [asdict(one) for one in done]})
+        print_json({"store": opened.url, "parts": [asdict(one) for one in done]})
         return 0
     rows = [(one.key, one.files_before, one.files_after, size(one.bytes_before), size(one.bytes_after)) for one in done]
     console().print(table(("what", "files before", "after", "bytes before", "after"), rows))
@@ -98,26 +97,6 @@ def compact(store: str | None, days: float, hours: float, as_json: bool) -> int:
 
 
 COMMANDS = (verify, history, compact)
-
-
-def _open(url: str | None) -> Store:
-    import geofield
-
-    if not url:
-        raise ConfigurationError("Which store? Give STORE, or set GEOFIELD_STORE.")
-    return geofield.open_store(url)
-
-
-def _print_json(value: Mapping[str, Any]) -> None:
-    import json
-
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=_plain))
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, (dt.date, dt.datetime)):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no JSON")
 
 
 def _printable(text: str) -> str:
@@ -137,7 +116,7 @@ def _tell_box(store: Store, box_id: str, as_json: bool) -> None:
     store.box(box_id)
     commits = box_history(store.cube(box_id))
     if as_json:
-        _print_json({"box": box_id, "commits": [asdict(one) for one in commits]})
+        print_json({"box": box_id, "commits": [asdict(one) for one in commits]})
         return
     from orchestrate.show import console, table
 
@@ -185,7 +164,7 @@ def _tell_field(store: Store, field_id: str, box_id: str | None, as_json: bool) 
     commits = [one for name in boxes for one in rows_history(store.location, name, field_id)]
     commits.sort(key=lambda one: one.time, reverse=True)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "field": field_id,
                 "versions": [asdict(one) for one in versions],

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from geofield.errors import ConfigurationError
+from orchestrate.clicommon import AS_JSON, STORE, Command, open_store, print_json
 
 if TYPE_CHECKING:
     from geofield import Store
     from orchestrate.metrics import Metrics
     from orchestrate.tenants import Source, Tenant
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-_STORE = click.argument("store", required=False, envvar="GEOFIELD_STORE")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 _CONFIG = click.option("--config", metavar="FILE", type=click.Path(path_type=Path), envvar="GEOFIELD_CONFIG",
                        help="Settings of one or several stores; default settings.yaml in the store.")  # fmt: skip
 _UNTIL = click.option("--until", metavar="DATE", help="Last day: yesterday (default), today, today-3.")
@@ -49,7 +45,7 @@ def metrics_options(command: Command) -> Command:
 
 
 @click.command()
-@_STORE
+@STORE
 @_CONFIG
 @click.option("--every", metavar="INTERVAL", help="From start to start, e.g. 30m or 1h; default 1h.")
 @_UNTIL
@@ -97,9 +93,9 @@ def config() -> None:
 
 
 @config.command("show")
-@_STORE
+@STORE
 @_CONFIG
-@_JSON
+@AS_JSON
 def config_show(store: str | None, config: Path | None, as_json: bool) -> int:
     """Show what holds for each store, put together from file and environment, secrets masked; or what is wrong."""
     from orchestrate.notify import check_urls
@@ -111,7 +107,7 @@ def config_show(store: str | None, config: Path | None, as_json: bool) -> int:
         check_urls([url.get_secret_value() for url in one.notify.urls])
     value = {"tenants": {one.name: shown(one) for one in tenants}}
     if as_json:
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        print_json(value)
     else:
         import yaml
 
@@ -120,11 +116,11 @@ def config_show(store: str | None, config: Path | None, as_json: bool) -> int:
 
 
 @click.command()
-@_STORE
+@STORE
 @click.option("--box", metavar="ID", help="Of this box only.")
 @click.option("--failed", is_flag=True, help="Only what failed.")
 @click.option("--since", metavar="DATE", help="Runs started on this day (UTC) or later; default 30 days ago.")
-@_JSON
+@AS_JSON
 def runs(store: str | None, box: str | None, failed: bool, since: str | None, as_json: bool) -> int:
     """Show past runs: attempts by box and day, successful or not, kinds of errors, durations."""
     from orchestrate.audit import DAYS_BACK, attempts, by_day, receipts_since
@@ -133,13 +129,13 @@ def runs(store: str | None, box: str | None, failed: bool, since: str | None, as
     today = dt.datetime.now(dt.UTC).date()
     start = today - dt.timedelta(days=DAYS_BACK) if since is None else _day(since)
     # a clock that runs ahead of this one may have written a receipt of tomorrow
-    found = list(attempts(receipts_since(_open(store), start, today + dt.timedelta(days=1)), box))
+    found = list(attempts(receipts_since(open_store(store), start, today + dt.timedelta(days=1)), box))
     days = by_day(found)
     if failed:
         found = [one for one in found if one["outcome"] in ("failed", "unfinished")]
         days = [one for one in days if one["failed"]]
     if as_json:
-        click.echo(json.dumps({"since": start.isoformat(), "attempts": found, "days": days}, indent=2))
+        print_json({"since": start.isoformat(), "attempts": found, "days": days})
     else:
         show_runs(start.isoformat(), found, days)
     return 0
@@ -191,14 +187,6 @@ def _source(store: str | None, config: Path | None) -> Source:
     if not store:
         raise ConfigurationError("Which store? Give STORE or --config FILE, or set GEOFIELD_STORE.")
     return StoreFile(store)
-
-
-def _open(url: str | None) -> Store:
-    import geofield
-
-    if not url:
-        raise ConfigurationError("Which store? Give STORE, or set GEOFIELD_STORE.")
-    return geofield.open_store(url)
 
 
 def _day(text: str) -> dt.date:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import geofield
 from geofield.errors import GridError, MissingDaysError, NotFoundError
 from orchestrate.receipt import BoxReceipt, Receipt, write_receipt
+from orchestrate.steps import DAYS_AT_ONCE, days_between, spans
 from orchestrate.work import fault
 
 if TYPE_CHECKING:
     from geofield import Box, Imagery, Store
 
-DAYS_AT_ONCE = 8
 _DAY = dt.timedelta(days=1)
 
 
@@ -71,22 +71,20 @@ def import_imagery(
     run = geofield.Run()
     receipt = Receipt(run.id, geofield.__version__, _now(), end.isoformat(), label)
     mine = receipt.boxes[box_id] = BoxReceipt()
-    days = max(0, (end - start).days + 1)
+    days = days_between(start, end)
     mine.days_present = 0 if head.last is None else (head.last - box.start).days + 1
     mine.last_day = None if head.last is None else head.last.isoformat()
     first = start
     try:
-        while first <= end:
-            last = min(first + (DAYS_AT_ONCE - 1) * _DAY, end)
+        for first, last in spans(start, end, DAYS_AT_ONCE):
             if not is_own:
                 store.note_imported(box_id, last)  # before: a day that is there and not noted might be amended
             report = append_days(first, last, imagery.source, fields, cube, results, run)
             mine.add_append(report)
             mine.note_days(first, last, report.days_appended)
             mine.pixel_days += report.days_appended * box.resolved.shape[0] * box.resolved.shape[1]
-            first = last + _DAY
             if progress is not None:
-                progress((first - start).days, days)
+                progress(days_between(start, last), days)
     except BaseException as error:
         receipt.errors.append(fault(box_id, first, error))
         raise

@@ -8,10 +8,10 @@ import json
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import geofield
 from geofield.errors import GeofieldError
@@ -19,30 +19,18 @@ from orchestrate import cluster as clusters
 from orchestrate import hints
 from orchestrate.claims import Claims
 from orchestrate.crew import Crew
-from orchestrate.dashboard import events
 from orchestrate.forecast import forecast
 from orchestrate.inbox import InboxReport, read_inbox
 from orchestrate.kube import Job
 from orchestrate.logs import of_run
 from orchestrate.plan import last_day, plan
 from orchestrate.progress import Progress, Silent
-from orchestrate.receipt import BoxReceipt, Receipt, write_receipt
+from orchestrate.receipt import Receipt, write_receipt
 from orchestrate.sizing import demand
 from orchestrate.state import BoxState, gather_box, note_after
+from orchestrate.steps import BoxResult, Retries, Steps, days_between
 from orchestrate.survey import Survey
-from orchestrate.work import (
-    WHOLE,
-    Append,
-    Correct,
-    FillLate,
-    Part,
-    Rebuild,
-    Reduce,
-    Remove,
-    Step,
-    fault,
-    may_succeed_later,
-)
+from orchestrate.work import WHOLE, Part, Step, fault
 
 if TYPE_CHECKING:
     import os
@@ -50,13 +38,8 @@ if TYPE_CHECKING:
     from geofield import Run, Store
     from orchestrate.config import Settings
 
-DAYS_AT_ONCE = 8
-"""Days handed to one call of an append: one window of the pipeline, so that what a failure leaves is accounted for."""
 _LISTED = 100  # refused rows told in a receipt; all of them lie beside their file
 _ROUNDS = 3
-_DAY = dt.timedelta(days=1)
-
-Value = TypeVar("Value")
 
 
 def run(
@@ -125,25 +108,6 @@ def run(
             return runner.run()
 
 
-@dataclass
-class _BoxResult:
-    """What a run did in one box, and what went wrong there.
-
-    Attributes
-    ----------
-    at
-        The day that is being worked on.
-    is_disturbed
-        Something was tried again, or another writer was at work: rows may be missing that no step wrote.
-    """
-
-    receipt: BoxReceipt = field(default_factory=BoxReceipt)
-    errors: list[dict[str, Any]] = field(default_factory=list)
-    retries: int = 0
-    at: dt.date | None = None
-    is_disturbed: bool = False
-
-
 class _Runner:
     """One run of one store. Boxes share nothing but the store, so that they may be worked on at the same time."""
 
@@ -155,6 +119,8 @@ class _Runner:
         self.is_sized, self.began = is_sized, time.monotonic()
         self.work: Run = geofield.Run()
         self.crew = Crew(settings.boxes_at_once)
+        self.retries = Retries(settings, self.crew, progress)
+        self.steps = Steps(store, self.work, self.crew, progress, self.retries)
         self._receiving = threading.Lock()
         self._boxes_done = self._boxes_asked = 0
         self.claims = Claims(store, self.work.id, progress.say)
@@ -168,7 +134,7 @@ class _Runner:
             if self.part.files != 0:
                 self._read_inbox()
             if self.part.boxes != ():
-                self.survey = self._retrying(self._survey, _BoxResult())
+                self.survey = self.retries.call(self._survey, BoxResult())
                 box_ids = self.part.boxes or self.survey.box_ids
                 self._boxes_asked = len(box_ids)
                 with self.claims, self._on_cluster(box_ids):
@@ -233,7 +199,7 @@ class _Runner:
         if self.part is not WHOLE and not self.receipt.did_something:
             return
         try:
-            self._retrying(partial(write_receipt, self.store, self.receipt), _BoxResult())
+            self.retries.call(partial(write_receipt, self.store, self.receipt), BoxResult())
         except GeofieldError as error:  # what was done is done, and whoever called is told of it
             self.receipt.errors.append(fault(None, None, error))
 
@@ -246,7 +212,7 @@ class _Runner:
             read_inbox(self.store, self.work, report, self.part.files)
             if not report.errors or tries == self.settings.retries:
                 break
-            self._wait(tries, report.errors[0]["message"])
+            self.retries.wait(tries, report.errors[0]["message"])
             self.receipt.retries += 1
         counts = report.counts
         self.receipt.inbox = counts
@@ -263,12 +229,12 @@ class _Runner:
 
     def _work_on(self, box_id: str) -> None:
         """Everything that one box needs. Whatever fails here is told in the receipt, and the next box goes on."""
-        result = _BoxResult()
+        result = BoxResult()
         with self._receiving:
             self.receipt.boxes[box_id] = result.receipt  # now, so that a run that is stopped tells what it did
         try:
             if not self._is_quiet(box_id, result):
-                self._retrying(partial(self.claims.put, box_id), _BoxResult())
+                self.retries.call(partial(self.claims.put, box_id), BoxResult())
                 with self.claims.held(box_id, lambda: box_id in self.notes):
                     self._rounds(box_id, result)
         except Exception as error:
@@ -282,26 +248,26 @@ class _Runner:
         for told in result.errors:
             self.progress.say(f"box {box_id} failed: {told['message']}")
 
-    def _is_quiet(self, box_id: str, result: _BoxResult) -> bool:
+    def _is_quiet(self, box_id: str, result: BoxResult) -> bool:
         note = self.survey.quiet(box_id)
         if note is None:
             return False
         end = last_day(note.extent, self.until)
         if note.cube.last is not None:
             result.receipt.last_day = note.cube.last.isoformat()
-            result.receipt.days_present = _days(note.extent.start, min(note.cube.last, end))
+            result.receipt.days_present = days_between(note.extent.start, min(note.cube.last, end))
         return True
 
-    def _rounds(self, box_id: str, result: _BoxResult) -> None:
+    def _rounds(self, box_id: str, result: BoxResult) -> None:
         """Look, plan, do; and look again when something was tried twice or another writer was at work."""
         state = self._look(box_id, result)
         if state.progress.is_pending and self.part.takes("rebuild"):
-            self._rebuild(self._plan(state)[0], result)
+            self.steps.rebuild(self._plan(state)[0], result)
             state = self._look(box_id, result)
         end = last_day(state.box, self.until)
         result.receipt.last_day = None if state.cube.last is None else state.cube.last.isoformat()
         result.receipt.days_present = (
-            0 if state.cube.last is None else _days(state.box.start, min(state.cube.last, end))
+            0 if state.cube.last is None else days_between(state.box.start, min(state.cube.last, end))
         )
         for _ in range(_ROUNDS):
             result.is_disturbed = False
@@ -315,140 +281,32 @@ class _Runner:
         if is_done and not self.crew.stopping.is_set():
             self._write_hint(state, max(end, state.cube.last or end))
 
-    def _look(self, box_id: str, result: _BoxResult) -> BoxState:
+    def _look(self, box_id: str, result: BoxResult) -> BoxState:
         look = partial(gather_box, self.store, box_id, self.settings.look_back, self.survey.placed, self.until)
-        return self._retrying(look, result)
+        return self.retries.call(look, result)
 
     def _plan(self, state: BoxState) -> list[Step]:
         name = state.box.id
         return plan({name: state.box}, {name: state.cube}, {name: state.fields}, {name: state.progress}, self.until)
 
-    def _do(self, steps: Sequence[Step], state: BoxState, result: _BoxResult) -> None:
+    def _do(self, steps: Sequence[Step], state: BoxState, result: BoxResult) -> None:
         """One step after the other; that late fields fail does not keep the days from being appended."""
         for step in steps:
             if self.crew.stopping.is_set():
                 break
             result.at = None
             try:
-                if isinstance(step, Append):
-                    self._append(step, state, result)
-                elif isinstance(step, Remove):
-                    self._remove(step, state, result)
-                elif isinstance(step, Correct):
-                    self._correct(step, state, result)
-                elif isinstance(step, FillLate | Reduce):
-                    self._fill(step, state, result)
+                self.steps.do(step, state, result)
             except Exception as error:
                 self._fail(step.box, error, result)
 
-    def _fail(self, box_id: str, error: Exception, result: _BoxResult) -> None:
+    def _fail(self, box_id: str, error: Exception, result: BoxResult) -> None:
         result.errors.append(fault(box_id, result.at, error))
         self._tell_trace(error)
 
     def _tell_trace(self, error: BaseException) -> None:
         if self.settings.debug:
             self.progress.say("".join(traceback.format_exception(error)))
-
-    def _append(self, step: Append, state: BoxState, result: _BoxResult) -> None:
-        from geofield.pipeline import append_days
-
-        store, box_id = self.store, step.box
-        source, cube, results = store.source(box_id), state.cube_of, state.results
-        with self._shown(f"{box_id}: days", step.days, "days"), _timed(result.receipt, "append"):
-            for first, last in _spans(step.start, step.end, DAYS_AT_ONCE):
-                if self.crew.stopping.is_set():
-                    break
-                result.at, tried = first, result.retries
-                report = self._retrying(
-                    partial(append_days, first, last, source, state.ready, cube, results, self.work), result
-                )
-                result.receipt.add_append(report)
-                result.receipt.note_days(first, last, report.days_appended)
-                if report.days_present and result.retries > tried:
-                    # published by the try whose rows then failed
-                    result.receipt.days_appended += report.days_present
-                result.is_disturbed |= bool(report.days_present)
-                result.receipt.pixel_days += report.days_appended * state.box.pixels
-                self.progress.advance(_days(first, last))
-                events.counts(self.work.id, box_id, result.receipt)
-
-    def _fill(self, step: FillLate | Reduce, state: BoxState, result: _BoxResult) -> None:
-        import numpy as np
-
-        from geofield.pipeline import fill_late_fields, reduce_days
-
-        wanted = set(step.fields)
-        places = [number for number, name in enumerate(state.ready.columns.ids) if name in wanted]
-        fields = state.ready.take(np.array(places, dtype=np.int64))
-        where = fields, state.cube_of, state.results, self.work
-        with self._shown(f"{step.box}: late fields", len(fields), "fields"), _timed(result.receipt, "late"):
-            if isinstance(step, Reduce):
-                report = self._retrying(partial(reduce_days, step.start, step.end, *where), result)
-                self.progress.advance(len(fields))
-            else:
-                report = self._retrying(partial(fill_late_fields, *where, self.progress.advance), result)
-        result.receipt.add_fill(report, mended=isinstance(step, Reduce))
-        events.counts(self.work.id, step.box, result.receipt)
-
-    def _correct(self, step: Correct, state: BoxState, result: _BoxResult) -> None:
-        from geofield.pipeline import correct_days
-
-        store, box_id = self.store, step.box
-        where = store.source(box_id), state.ready, state.cube_of, state.results, self.work
-        result.at = step.start
-        with self._shown(f"{box_id}: corrections", step.days, "days"), _timed(result.receipt, "correct"):
-            result.receipt.add_append(self._retrying(partial(correct_days, step.start, *where), result))
-            self.progress.advance(step.days)
-        events.counts(self.work.id, box_id, result.receipt)
-
-    def _rebuild(self, step: Step, result: _BoxResult) -> None:
-        from geofield.pipeline import rebuild_cube
-
-        store, box_id = self.store, step.box
-        box = store.pending_change(box_id)
-        if box is None or not isinstance(step, Rebuild):
-            return
-        where = box, geofield.open_source(box.source), store.cube(box_id), store.results(box_id), self.work
-        with self._shown(f"{box_id}: new cube", step.days, "days"), _timed(result.receipt, "rebuild"):
-            report = self._retrying(partial(rebuild_cube, *where, self.progress.advance), result)
-        store.finish_change(box)
-        result.receipt.add_append(replace(report, days_appended=0, days_present=0))
-        result.receipt.days_amended += report.days_appended
-
-    def _remove(self, step: Remove, state: BoxState, result: _BoxResult) -> None:
-        remove = partial(state.results.remove, step.fields, self.work.metadata("remove", []))
-        result.receipt.rows_removed += self._retrying(remove, result)
-
-    # --- around it -------------------------------------------------------------------------------------------------
-
-    def _retrying(self, call: Callable[[], Value], result: _BoxResult) -> Value:
-        """Call again, after a wait that doubles, what may succeed later."""
-        tries = 0
-        while True:
-            try:
-                return call()
-            except Exception as error:
-                if not may_succeed_later(error) or tries == self.settings.retries or self.crew.stopping.is_set():
-                    raise
-                self._wait(tries, str(error))
-            tries += 1
-            result.retries += 1
-            result.is_disturbed = True
-
-    def _wait(self, tries: int, reason: str) -> None:
-        wait = self.settings.retry_wait_s * 2**tries
-        self.progress.say(f"trying again in {wait:g} s ({tries + 1} of {self.settings.retries}): {reason}")
-        self.crew.wait(wait)
-
-    @contextlib.contextmanager
-    def _shown(self, what: str, total: int, unit: str) -> Iterator[None]:
-        self.progress.begin(what, total, unit)
-        events.begin(self.work.id, what, total, unit)
-        try:
-            yield
-        finally:
-            events.over(self.work.id, what)
-            self.progress.end()
 
     def _write_hint(self, state: BoxState, last: dt.date) -> None:
         """What is done, for the next plan and whoever wants to know without looking at the rows. It may be lost."""
@@ -474,28 +332,6 @@ class _Runner:
             return
         self.notes[box_id] = note
         self.boxes[box_id] = state.ready.box.model_dump_json()
-
-
-def _spans(start: dt.date, end: dt.date, days: int) -> Iterator[tuple[dt.date, dt.date]]:
-    """`start` to `end` in pieces, each (first, last)."""
-    first = start
-    while first <= end:
-        last = min(end, first + (days - 1) * _DAY)
-        yield first, last
-        first = last + _DAY
-
-
-@contextlib.contextmanager
-def _timed(receipt: BoxReceipt, kind: str) -> Iterator[None]:
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        receipt.seconds[kind] = round(receipt.seconds.get(kind, 0.0) + time.perf_counter() - began, 3)
-
-
-def _days(first: dt.date, last: dt.date) -> int:
-    return max(0, (last - first).days + 1)
 
 
 def _now() -> str:

@@ -147,15 +147,16 @@ def test_the_id_of_a_run_is_no_field(store: geofield.Store, capsys: pytest.Captu
     said = json.loads(store.location.read(why))
     store.location.write(why, json.dumps(said | {"run": "20250101T000000Z-00f200"}, indent=1).encode())
     assert main(["forget", store.url, "--field", "f2", "--yes", "--json"]) == 0
-    (held,) = json.loads(capsys.readouterr().out.splitlines()[-1])["files_that_hold_it"]
+    (held,) = json.loads(capsys.readouterr().out)["files_that_hold_it"]
     assert held.endswith("fields.geojson")
 
 
 def test_the_command_line_withdraws_and_forgets(store: geofield.Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["withdraw", store.url, "--field", "f1"]) == 0
     assert main(["forget", store.url, "--field", "f2"]) == 2
+    assert "1 of 1 withdrawn now" in capsys.readouterr().out
     assert main(["forget", store.url, "--field", "f2", "--yes", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    said = json.loads(capsys.readouterr().out)
     assert said["rows"] == 9
     assert [key.startswith("inbox/accepted/") for key in said["files_that_hold_it"]] == [True]
     assert main(["withdraw", store.url, "--field", "nobody"]) == 2
