@@ -12,7 +12,6 @@ get. Merging them brings the growth back as often as there are forks, always the
 
 from __future__ import annotations
 
-import contextlib
 import json
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,10 +26,10 @@ import zarr
 
 from geofield.cube.arrays import Arrays, Writer
 from geofield.cube.cube import Cube, swap, to_date
-from geofield.cube.failures import group_of
+from geofield.cube.failures import answering, group_of
 from geofield.cube.schema import Schema
 from geofield.cube.together import together
-from geofield.errors import LostRaceError, MissingDaysError, unanswered
+from geofield.errors import LostRaceError, MissingDaysError
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class Attempt:
 
     def begin(self) -> None:
         """Begin, without growing: days that are there are to be amended."""
-        with _translated(f"begin to write to the cube of box {self.cube.box_id!r}"):
+        with answering(f"begin to write to the cube of box {self.cube.box_id!r}"):
             session = self.cube.repository.writable_session(self.cube.branch)
             if session.snapshot_id != self.base:
                 raise LostRaceError(f"Another writer published box {self.cube.box_id} first.")
@@ -127,7 +126,7 @@ class Attempt:
 
     def _pickled_fork(self) -> bytes:
         assert self._fork is not None, "begin() comes first"
-        with _translated(f"hand out the cube of box {self.cube.box_id!r}"):
+        with answering(f"hand out the cube of box {self.cube.box_id!r}"):
             fork = pickle.loads(pickle.dumps(self._fork))
             if self._days:
                 _grow(Arrays(group_of(fork)), self._days, self.cube.schema)
@@ -141,7 +140,7 @@ class Attempt:
         metadata: Mapping[str, Any],
     ) -> str:
         """Make a snapshot of the tasks' shards and the days' items; its id."""
-        with _translated(f"write to the cube of box {self.cube.box_id!r}"):
+        with answering(f"write to the cube of box {self.cube.box_id!r}"):
             writer = self._merged(writers)
             steps = slice(self.first_step, self.first_step + len(items))
             writer.arrays["items"][steps] = np.array(items, dtype=object)
@@ -156,7 +155,7 @@ class Attempt:
         metadata: Mapping[str, Any],
     ) -> str:
         """Make a snapshot of the tasks' shards and what is said of the days from `first_step` on; its id."""
-        with _translated(f"write to the cube of box {self.cube.box_id!r}"):
+        with answering(f"write to the cube of box {self.cube.box_id!r}"):
             writer = self._merged(writers)
             steps = slice(first_step, first_step + len(days))
             writer.arrays["acquired"][steps] = np.array([day.acquired for day in days])
@@ -222,13 +221,3 @@ def _check_order(box_id: str, present: npt.NDArray[np.int64], asked: Sequence[in
             f"Box {box_id}: {to_date(asked[0])} cannot be appended, the day before it is not there. Missing: "
             f"{to_date(last + 1)} to {to_date(asked[0] - 1)}. Append those first, or run until {to_date(asked[0])}."
         )
-
-
-@contextlib.contextmanager
-def _translated(doing: str) -> Any:
-    try:
-        yield
-    except icechunk.ConflictError as error:
-        raise LostRaceError(f"Another writer was faster: could not {doing}.") from error
-    except icechunk.IcechunkError as error:
-        raise unanswered(f"Could not {doing}", error) from error
