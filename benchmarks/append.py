@@ -1,9 +1,9 @@
 """What an append costs on S3, beside a bare Icechunk append and xarray's `to_zarr(append_dim=...)` of the same.
 
-`python benchmarks/append.py [--quick] [--latency MS]`. One server (moto, in a process of its own), all contenders in
-turns, each opening its store anew as a daily run does. The pixels are given in memory, so that only the append is
-compared. Absolute seconds mean nothing here; ratios of one run do. Without latency they tell of processor time, most of
-it the server's; with the latency of a real store, of how many requests wait for one another.
+`python benchmarks/append.py [--quick] [--large] [--latency MS]`. One server (moto, in a process of its own), all
+contenders in turns, each opening its store anew as a daily run does. The pixels are given in memory, so that only the
+append is compared. Absolute seconds mean nothing here; ratios of one run do. Without latency they tell of processor
+time, most of it the server's; with the latency of a real store, of how many requests wait for one another.
 
 Two bare appends, because our arrays hold a state: one is handed what it writes, the other reads the state of the day
 before first, as everybody has to who computes these arrays. `beside` are the kilobytes both ways of all but the shards
@@ -252,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="history to 200 days, small boxes")
+    parser.add_argument("--large", action="store_true", help="36 tiles of 2,048 too: 12 GB of memory")
     parser.add_argument("--latency", type=float, default=30.0, help="ms before each answer, in one more table")
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--tile", type=int, default=512)
@@ -279,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fill_history(bench, length + 20)
         compare(server, bench, url, length + 20, 4)
         server.delay = 0.0
-        for tile in (256,) if given.quick else (512, 1024):
+        for tile in (256,) if given.quick else (512, 1024, 2048) if given.large else (512, 1024):
             many_tiles(server, f"{url}-{tile}", tile)
     storage(10_980, 512 if given.quick else 2048)
 
