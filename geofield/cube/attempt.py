@@ -158,9 +158,12 @@ class Attempt:
         with answering(f"write to the cube of box {self.cube.box_id!r}"):
             writer = self._merged(writers)
             steps = slice(first_step, first_step + len(days))
-            writer.arrays["acquired"][steps] = np.array([day.acquired for day in days])
-            writer.arrays["digest"][steps] = np.stack([day.digests for day in days])
-            writer.arrays["items"][steps] = np.array([day.items for day in days], dtype=object)
+            said = {
+                "acquired": np.array([day.acquired for day in days]),
+                "digest": np.stack([day.digests for day in days]),
+                "items": np.array([day.items for day in days], dtype=object),
+            }
+            together({name: writer.arrays[name].async_array.setitem(steps, column) for name, column in said.items()})
             return writer.session.flush(message, metadata=json.loads(json.dumps(metadata)))
 
     def _merged(self, writers: Iterable[Writer]) -> Writer:

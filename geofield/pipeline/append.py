@@ -18,7 +18,7 @@ from geofield.cube.cube import Cube, Head, to_date, to_day
 from geofield.cube.view import read_digests
 from geofield.errors import LostRaceError, MissingBandError, MissingDaysError
 from geofield.pipeline.boxfields import BoxFields
-from geofield.pipeline.days import DayInputs, day_inputs, touching
+from geofield.pipeline.days import DayInputs, day_inputs
 from geofield.pipeline.layers import check_schema, row_values, statistics_of, value_columns
 from geofield.pipeline.merging import MISSING_BANDS, lacking
 from geofield.pipeline.run import Run
@@ -221,7 +221,7 @@ def _run_window(
         jobs[tile] = (
             job,
             [
-                TileDay(step, one.day, one.date, one.acquired, tuple(touching(one.acquisitions, grid, tile)))
+                TileDay(step, one.day, one.date, one.acquired, one.tiles[tile])
                 for step, one in enumerate(days, attempt.first_step)
             ],
         )

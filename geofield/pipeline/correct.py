@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from geofield.cube.view import read_digests, read_items
 from geofield.encoding import IntArray
 from geofield.errors import LostRaceError
 from geofield.pipeline.boxfields import BoxFields
-from geofield.pipeline.days import DayInputs, day_inputs, touching
+from geofield.pipeline.days import DayInputs, day_inputs
 from geofield.pipeline.late import refresh_rows
 from geofield.pipeline.layers import check_schema
 from geofield.pipeline.run import Run
@@ -149,7 +149,7 @@ def _compare(start: dt.date, source: Source, fields: BoxFields, cube: Cube, head
     reread = np.zeros_like(changed)
     for number, tile_y, tile_x in np.argwhere(changed).tolist():
         day = days[number]
-        items = [(one.id, one.version) for one in touching(day.acquisitions, grid, (tile_y, tile_x))]
+        items = [(one.id, one.version) for one in day.tiles[tile_y, tile_x]]
         earlier = stored[number - 1] if number else before
         own = int(earlier[tile_y, tile_x]) if stateful and earlier is not None else None
         reread[number, tile_y, tile_x] = tile_digest(recipe, day.acquired, items, own) != stored[number, tile_y, tile_x]
@@ -169,10 +169,11 @@ def _amend(
     some = np.flatnonzero(comparison.changed.any(axis=(1, 2)))
     days = comparison.days[some[0] :]
     first = comparison.first + int(some[0])
+    items = read_items(cube.arrays(head.snapshot), slice(comparison.first, None))
     attempt = Attempt(cube, head.snapshot)
     attempt.begin()
-    carries, tasks, extra = _run_chains(attempt, comparison, int(some[0]), source, fields, cube, head, name)
-    amendments = _amendments(comparison, int(some[0]), carries, cube, head)
+    carries, tasks, extra = _run_chains(attempt, comparison, items, source, fields, cube, head, name)
+    amendments = _amendments(comparison, int(some[0]), items, carries)
     dates = [day.date for day in days]
     message = f"correct {dates[0]} to {dates[-1]}"
     metadata = {**run.metadata("correct", dates), "amended": [str(comparison.days[i].date) for i in some]}
@@ -189,13 +190,12 @@ def _amend(
 
 
 def _amendments(
-    comparison: _Comparison, skip: int, carries: Sequence[_Carry], cube: Cube, head: Head
+    comparison: _Comparison, skip: int, stored: Sequence[str], carries: Sequence[_Carry]
 ) -> list[Amendment]:
-    stored = read_items(cube.arrays(head.snapshot), slice(comparison.first + skip, None))
     result = []
     for number, day in enumerate(comparison.days[skip:], skip):
         step = comparison.first + number
-        items = stored[number - skip]
+        items = stored[number]
         if comparison.reread[number].any():
             known = remembered_counts(items, day.acquisitions)
             parts = [carry.counts[step] for carry in carries if step in carry.counts]
@@ -207,7 +207,7 @@ def _amendments(
 def _run_chains(
     attempt: Attempt,
     comparison: _Comparison,
-    skip: int,
+    stored: Sequence[str],
     source: Source,
     fields: BoxFields,
     cube: Cube,
@@ -225,11 +225,10 @@ def _run_chains(
         jobs[tile] = (
             job,
             [
-                TileDay(step, one.day, one.date, one.acquired, tuple(touching(one.acquisitions, grid, tile)))
+                TileDay(step, one.day, one.date, one.acquired, one.tiles[tile])
                 for step, one in enumerate(comparison.days, comparison.first)
             ],
         )
-    stored = read_items(cube.arrays(head.snapshot), slice(comparison.first, None))
     known = {
         day.date: remembered_counts(items, day.acquisitions) for day, items in zip(comparison.days, stored, strict=True)
     }
@@ -251,7 +250,7 @@ def _run_chains(
 
 
 def _without(day: DayInputs) -> DayInputs:
-    return DayInputs(day.date, (), day.digests)
+    return replace(day, acquisitions=())
 
 
 def _acquired_before(head: Head, step: int) -> tuple[int, int] | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from odc.geo.geom import BoundingBox
 
 from geofield.boxes import Box
 from geofield.cube.cube import to_day
@@ -30,11 +31,14 @@ class DayInputs:
     ----------
     digests
         (tile_y, tile_x) uint64.
+    tiles
+        (tile_y, tile_x) -> the acquisitions whose footprint has area in common with the tile.
     """
 
     date: dt.date
     acquisitions: tuple[Acquisition, ...]
     digests: npt.NDArray[np.uint64]
+    tiles: Mapping[tuple[int, int], tuple[Acquisition, ...]]
 
     @property
     def day(self) -> int:
@@ -60,15 +64,18 @@ def day_inputs(
     found = acquisitions_by_day(box, grid, source, dates)
     recipe = recipe_digest(box, grid)
     stateful = any(variable.state for variable in box.variables.values())
+    # once for all days: it takes longer than all digests
+    bounds = {tile: grid.window_geobox(grid.tile_window(*tile)).boundingbox for tile in grid.tiles()}
     result = []
     for date in dates:
         acquisitions = tuple(found.get(date, ()))
+        tiles = {tile: tuple(_touching(acquisitions, place)) for tile, place in bounds.items()}
         digests = np.empty(grid.tiles_shape, dtype=np.uint64)
-        for tile_y, tile_x in grid.tiles():
-            items = [(one.id, one.version) for one in touching(acquisitions, grid, (tile_y, tile_x))]
-            earlier = int(before[tile_y, tile_x]) if stateful and before is not None else None
-            digests[tile_y, tile_x] = tile_digest(recipe, bool(acquisitions), items, earlier)
-        result.append(DayInputs(date, acquisitions, digests))
+        for tile, touching in tiles.items():
+            items = [(one.id, one.version) for one in touching]
+            earlier = int(before[tile]) if stateful and before is not None else None
+            digests[tile] = tile_digest(recipe, bool(acquisitions), items, earlier)
+        result.append(DayInputs(date, acquisitions, digests, tiles))
         before = digests
     return result
 
@@ -148,10 +155,8 @@ def _pixels_within(one: Acquisition, grid: Grid) -> int:
     return max(0, round(wide / abs(step.x))) * max(0, round(high / abs(step.y)))
 
 
-def touching(acquisitions: Sequence[Acquisition], grid: Grid, tile: tuple[int, int]) -> Iterator[Acquisition]:
-    """Those whose footprint has area in common with a tile."""
-    window = grid.tile_window(*tile)
-    box = grid.window_geobox(window).boundingbox
+def _touching(acquisitions: Sequence[Acquisition], box: BoundingBox) -> Iterator[Acquisition]:
+    """Those whose footprint has area in common with it."""
     for one in acquisitions:
         if one.footprint is None:
             yield one

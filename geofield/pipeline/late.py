@@ -97,11 +97,12 @@ def refresh_rows(
     fields: BoxFields, cube: Cube, results: Results, run: Run | None = None, kind: str = "reduce"
 ) -> LateReport:
     """Write every row that is missing or not current, from the stored cube, in one commit."""
-    run = run or Run()
-    lacking = missing_rows(fields, cube, results)
+    if not len(fields):
+        return LateReport()
+    run, head = run or Run(), cube.head()
+    lacking = _missing_rows(fields, cube, head, results)
     if lacking.empty:
         return LateReport()
-    head = cube.head()
     whole = lacking[lacking["surplus"] > 0]
     if len(whole) or not len(head.days):
         steps = slice(0, len(head.days))
@@ -131,7 +132,10 @@ def missing_rows(fields: BoxFields, cube: Cube, results: Results) -> pd.DataFram
     One line per such field: `number` (in `fields`), `field_id`, `days` (how many rows are missing or not current),
     `first` and `last` of them, and `surplus` (rows before planting, after harvest or of another version).
     """
-    head = cube.head()
+    return _missing_rows(fields, cube, cube.head(), results)
+
+
+def _missing_rows(fields: BoxFields, cube: Cube, head: Head, results: Results) -> pd.DataFrame:
     dates = [to_date(day) for day in head.days]
     wanted = fields.active(dates) if dates else np.zeros((0, len(fields)), dtype=bool)
     digests = fields.digests(read_digests(cube.arrays(head.snapshot))) if dates else np.empty((0, len(fields)), object)
