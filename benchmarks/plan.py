@@ -38,8 +38,9 @@ import shapely
 import geofield
 from geofield import Store
 from geofield.errors import NotFoundError
+from geofield.objects import ObjectInfo
 from geofield.registry import SCHEMA
-from geofield.store import Location, ObjectInfo
+from geofield.store import Location
 from orchestrate import hints
 from orchestrate.hints import Note
 from orchestrate.placing import fields_digest

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from geofield.fields import FieldOptions as FieldOptions
     from geofield.fields import place_fields as place_fields
     from geofield.fields import read_fields as read_fields
+    from geofield.objects import ObjectInfo as ObjectInfo
     from geofield.pipeline import Run as Run
     from geofield.recipe.variables import needed_bands as needed_bands
     from geofield.reduce.coverage import Coverage as Coverage
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from geofield.source.existing import Imagery as Imagery
     from geofield.source.existing import imagery_at as imagery_at
     from geofield.source.searches import searches_kept as searches_kept
-    from geofield.store import ObjectInfo as ObjectInfo
 
 __version__ = "0.1.0"
 
@@ -44,7 +44,7 @@ _NAMES = {
     "FieldOptions": "geofield.fields",
     "GeofieldError": "geofield.errors",
     "Imagery": "geofield.source.existing",
-    "ObjectInfo": "geofield.store",
+    "ObjectInfo": "geofield.objects",
     "Results": "geofield.results.rows",
     "Run": "geofield.pipeline",
     "Store": "geofield.facade",

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from geofield.errors import ConfigurationError, NotFoundError, UnsafeStoreError
+from geofield.s3 import S3Prefix
 from geofield.store import Location
 
 
@@ -64,15 +65,13 @@ def test_a_good_store_passes_the_probe_and_keeps_no_trace_of_it(store_url: str) 
 def test_a_server_that_ignores_conditions_is_refused_by_name(
     s3_url: str, condition: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geofield import store
-
-    honest = store._S3Prefix._conditional
+    honest = S3Prefix._conditional
     ignored = condition.replace("-", "")
 
-    def careless(self: store._S3Prefix, key: str, data: bytes, **conditions: str) -> str | None:
+    def careless(self: S3Prefix, key: str, data: bytes, **conditions: str) -> str | None:
         return honest(self, key, data, **{name: value for name, value in conditions.items() if name != ignored})
 
-    monkeypatch.setattr(store._S3Prefix, "_conditional", careless)
+    monkeypatch.setattr(S3Prefix, "_conditional", careless)
     with pytest.raises(UnsafeStoreError, match=f"does not honour {condition}"):
         Location.parse(s3_url).probe()
 

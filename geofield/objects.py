@@ -1,0 +1,139 @@
+"""Plain objects by key, and how a directory keeps them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from geofield.errors import ConfigurationError, NotFoundError, UnsafeStoreError
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object of a location: its key below the location, size in bytes, and when it was last written (UTC).
+
+    Attributes
+    ----------
+    etag
+        Another one whenever the object was written again: S3's own, or what a directory's rename changes.
+    """
+
+    key: str
+    size: int
+    modified: dt.datetime
+    etag: str = ""
+
+
+class Objects(Protocol):
+    """What a location asks of the place where it lies; its own methods of these names ask this."""
+
+    def read(self, key: str) -> bytes:
+        """The bytes of an object; `NotFoundError` when there is none."""
+        ...
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put an object, whole or not at all, over whatever is there."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put an object where there is none; False when there is one."""
+        ...
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        """What lies below a prefix, by key."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens when there is none."""
+        ...
+
+    def probe(self) -> None:
+        """`UnsafeStoreError` where two writers can overwrite one another."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Objects as files below a root."""
+
+    root: Path
+
+    def _path(self, key: str) -> Path:
+        path = (self.root / key).absolute()
+        if ".." in path.parts or not path.is_relative_to(self.root):
+            raise ConfigurationError(f"{key!r} is no key: it leaves the store.")
+        return path
+
+    def read(self, key: str) -> bytes:
+        """The bytes of an object; `NotFoundError` when there is none."""
+        try:
+            return self._path(key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise NotFoundError(f"There is no object {key!r} in {self.root}.") from error
+
+    def _temporary(self, path: Path, data: bytes) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+        temporary.write_bytes(data)
+        return temporary
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put an object, whole or not at all, over whatever is there."""
+        path = self._path(key)
+        self._temporary(path, data).replace(path)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put a file where there is none, by a hard link: the one atomic create of a whole file."""
+        path = self._path(key)
+        temporary = self._temporary(path, data)
+        try:
+            os.link(temporary, path)  # fails when the target exists
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        return True
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        """What lies below a prefix, by key."""
+        path = self._path(prefix)
+        if path.is_file():
+            files = [path]
+        else:
+            files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+        found = []
+        for file in files:
+            if file.name.startswith(".") and file.name.endswith(".tmp"):
+                continue
+            with contextlib.suppress(FileNotFoundError):  # removed since the directory was read
+                stat = file.stat()
+                modified = dt.datetime.fromtimestamp(stat.st_mtime, dt.UTC)
+                etag = f"{stat.st_mtime_ns:x}-{stat.st_size:x}-{stat.st_ino:x}"
+                found.append(ObjectInfo(file.relative_to(self.root).as_posix(), stat.st_size, modified, etag))
+        return sorted(found, key=lambda info: info.key)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens when there is none."""
+        self._path(key).unlink(missing_ok=True)
+
+    def probe(self) -> None:
+        """A directory: one file created, once only."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            key = f".probe-{uuid.uuid4().hex}"
+            try:
+                once, twice = self.create(key, b"1"), self.create(key, b"2")
+            finally:
+                self.delete(key)
+        except OSError as error:
+            raise UnsafeStoreError(
+                f"Cannot write in {self.root} as a store has to: {error}. Give a directory on a local disk that this "
+                "user may write and that has hard links."
+            ) from error
+        if not once or twice:
+            raise UnsafeStoreError(f"{self.root} lets two writers create the same file; a store cannot be kept there.")
