@@ -119,21 +119,22 @@ class Twice:
 
     def __init__(self, task: Callable[..., Any], is_elsewhere: bool, kept: int) -> None:
         self.task, self.is_elsewhere, self.kept = task, is_elsewhere, kept
-        self.calls: list[bytes | tuple[Any, ...]] = []
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self.__name__ = task.__name__
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        call = (arguments, options)
         # as it comes to another process, each time anew, or as threads share it
-        sent = [pickle.loads(pickle.dumps(arguments)) if self.is_elsewhere else arguments for _ in range(3)]
+        sent = [pickle.loads(pickle.dumps(call)) if self.is_elsewhere else call for _ in range(3)]
         self.calls.append(sent[2])
-        results = [self.task(*each) for each in sent[:2]]
+        results = [self.task(*given, **said) for given, said in sent[:2]]
         return pickle.loads(pickle.dumps(results[self.kept])) if self.is_elsewhere else results[self.kept]
 
     def late(self) -> int:
         """Run them all again; how many."""
-        for arguments in self.calls:
+        for arguments, options in self.calls:
             try:
-                self.task(*arguments)
+                self.task(*arguments, **options)
             except GeofieldError:
                 continue
             except ValueError as error:  # the attempt's session has been committed: it takes no more writes
@@ -142,8 +143,7 @@ class Twice:
         return len(self.calls)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kept", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize("kept", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["first", "second"])
 @pytest.mark.parametrize("is_elsewhere", [False, True], ids=["threads", "processes"])
 def test_tasks_that_run_twice_or_late_change_nothing(
     store_url: str, is_elsewhere: bool, kept: int, expected: State, monkeypatch: pytest.MonkeyPatch
