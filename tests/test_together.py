@@ -67,3 +67,23 @@ def test_a_forked_process_has_a_thread_of_its_own() -> None:
             os.kill(pid, 9)
         time.sleep(0.01)
     assert ended[1] == 0
+
+
+def test_what_is_still_at_work_ends_when_its_caller_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    async def endless() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    def interrupted(self: object, timeout: float | None = None) -> None:
+        time.sleep(0.05)  # so that it has begun
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concurrent.futures.Future.result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        together({"a": endless()})
+    monkeypatch.undo()
+    assert ended.wait(20)
