@@ -181,6 +181,7 @@ def unanswered(what: str, error: Exception) -> GeofieldError:
     error
         What a library raised; of some there is only the text to tell them apart.
     """
-    if any(word in str(error) for word in _DENIED):
-        return AccessError(f"{what}: {error}. Check the credentials and the bucket's policy.")
-    return StoreUnavailableError(f"{what}: {error}. Try again; nothing was lost.")
+    told = str(error).rstrip(".")
+    if any(word in told for word in _DENIED):
+        return AccessError(f"{what}: {told}. Check the credentials and the bucket's policy.")
+    return StoreUnavailableError(f"{what}: {told}. Try again; nothing was lost.")

@@ -74,11 +74,10 @@ class Store:
             raise NotFoundError(f"There is no box {box_id!r} in {self.url}; it has: {known}.") from error
 
     def _read_box(self, key: str) -> Box:
+        data = self.location.read(key)
         try:
-            return Box.model_validate_json(self.location.read(key))
+            return Box.model_validate_json(data)
         except ValueError as error:
-            if isinstance(error, NotFoundError):
-                raise
             raise CorruptStoreError(f"{key} in {self.url} is not a box: {error}") from error
 
     def add_box(self, box: Box, max_pixels: int = MAX_PIXELS) -> Box:
@@ -302,7 +301,7 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
         value = json.loads(location.read(_DESCRIPTION))
     except NotFoundError as error:
         raise NotFoundError(f"There is no store at {location.url}. Make one: geofield init {location.url}") from error
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CorruptStoreError(f"{_DESCRIPTION} in {location.url} is not JSON: {error}") from error
     if value.get("format") != FORMAT:
         raise CorruptStoreError(

@@ -53,7 +53,7 @@ class S3Prefix:
         """The bytes of an object, in one request; `NotFoundError` when there is none."""
         bucket, _, name = self._path(key).partition("/")
         try:
-            with _s3_errors(f"read {key}"):
+            with _s3_errors(self.bucket, f"read {key}"):
                 # one GET; `cat_file` would send a HEAD before it
                 answer = self._fs.call_s3("get_object", Bucket=bucket, Key=name)
                 return bytes(_body(self._fs, answer))
@@ -62,7 +62,7 @@ class S3Prefix:
 
     def write(self, key: str, data: bytes) -> None:
         """Put an object, whole or not at all, over whatever is there."""
-        with _s3_errors(f"write {key}"):
+        with _s3_errors(self.bucket, f"write {key}"):
             self._fs.pipe_file(self._path(key), data)
 
     def create(self, key: str, data: bytes) -> bool:
@@ -77,13 +77,13 @@ class S3Prefix:
         except _s3_faults() as error:
             if _s3_code(error) in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
                 return None
-            raise _translated(error, f"write {key}") from error
+            raise _translated(error, self.bucket, f"write {key}") from error
         return str(answer["ETag"])
 
     def list(self, prefix: str) -> list[ObjectInfo]:
         """What lies below a prefix, by key."""
         base = self._path("")
-        with _s3_errors(f"list {prefix}"):
+        with _s3_errors(self.bucket, f"list {prefix}"):
             found = self._fs.find(self._path(prefix), detail=True)
         infos = [
             ObjectInfo(
@@ -99,7 +99,7 @@ class S3Prefix:
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
         bucket, _, name = self._path(key).partition("/")
-        with _s3_errors(f"delete {key}"):
+        with _s3_errors(self.bucket, f"delete {key}"):
             self._fs.call_s3("delete_object", Bucket=bucket, Key=name)
 
     def probe(self) -> None:
@@ -159,11 +159,18 @@ def _s3_code(error: BaseException) -> str:
     return ""
 
 
-def _translated(error: Exception, doing: str) -> Exception:
-    if isinstance(error, FileNotFoundError | GeofieldError):
+def _translated(error: Exception, bucket: str, doing: str) -> Exception:
+    if isinstance(error, GeofieldError):
+        return error
+    code, told = _s3_code(error), str(error).rstrip(".")
+    if code in {"NoSuchBucket", "InvalidBucketName"}:
+        return ConfigurationError(
+            f"There is no bucket {bucket!r} (S3 could not {doing}: {told}). Make it, or check name and endpoint."
+        )
+    if isinstance(error, FileNotFoundError):
         return error
     if isinstance(error, PermissionError):
-        return AccessError(f"S3 refused to {doing}: {error}. Check the credentials and the bucket's policy.")
+        return AccessError(f"S3 refused to {doing}: {told}. Check the credentials and the bucket's policy.")
     return unanswered(f"S3 did not {doing}", error)
 
 
@@ -177,8 +184,8 @@ def _s3_faults() -> tuple[type[Exception], ...]:
 
 
 @contextlib.contextmanager
-def _s3_errors(doing: str) -> Iterator[None]:
+def _s3_errors(bucket: str, doing: str) -> Iterator[None]:
     try:
         yield
     except _s3_faults() as error:
-        raise _translated(error, doing) from error
+        raise _translated(error, bucket, doing) from error

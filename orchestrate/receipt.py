@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from geofield.errors import NotFoundError
 from orchestrate.masking import mask_all
 from orchestrate.work import InboxCounts, Rates
 
@@ -161,7 +162,11 @@ def recent_receipts(store: Store, number: int = _RECENT, now: dt.datetime | None
         # ids tell the second: a few more are read, so that runs of the same second come in their order
         for key in keys[: number + _SAME_SECOND]:
             try:
-                value = json.loads(store.location.read(key))
+                data = store.location.read(key)
+            except NotFoundError:  # removed since it was listed
+                continue
+            try:
+                value = json.loads(data)
             except ValueError:
                 continue
             if isinstance(value, dict) and "run_id" in value:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import pickle
 import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
-from geofield.errors import ConfigurationError, NotFoundError, UnsafeStoreError
+import geofield
+from geofield.errors import AccessError, ConfigurationError, NotFoundError, UnsafeStoreError
 from geofield.s3 import S3Prefix
 from geofield.store import Location
+from orchestrate.receipt import recent_receipts
+
+if TYPE_CHECKING:
+    from tests.support.s3server import S3Server
 
 
 def test_objects_are_written_read_listed_and_removed(store_url: str) -> None:
@@ -58,6 +65,40 @@ def test_a_good_store_passes_the_probe_and_keeps_no_trace_of_it(store_url: str) 
     location = Location.parse(store_url)
     location.probe()
     assert location.list("") == []
+
+
+@pytest.mark.s3
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_that_is_not_there_is_told_as_such() -> None:
+    location = Location.parse("s3://no-such-bucket/prefix")
+    asked: list[Callable[[], object]] = [
+        location.probe,
+        lambda: location.read("a"),
+        lambda: location.create("a", b""),
+        lambda: location.write("a", b""),
+        lambda: geofield.open_store(location.url),
+        lambda: geofield.create_store(location.url),
+    ]
+    for ask in asked:
+        with pytest.raises(ConfigurationError, match="There is no bucket 'no-such-bucket'"):
+            ask()
+
+
+@pytest.mark.s3
+def test_a_refusal_is_not_taken_for_a_broken_description(s3_url: str, s3: S3Server) -> None:
+    store = geofield.create_store(s3_url)
+    asked: list[Callable[[], object]] = [
+        lambda: geofield.open_store(s3_url),
+        lambda: store.box("b"),
+        lambda: recent_receipts(store),
+    ]
+    store.location.write("runs/2026/01/20260101T000000Z-00000000.json", b"{}")
+    for ask in asked:
+        with (
+            s3.interfering(lambda method, key: 403),
+            pytest.raises(AccessError, match=r"[a-z]\. Check the credentials"),
+        ):
+            ask()
 
 
 @pytest.mark.s3
