@@ -1,0 +1,117 @@
+"""The promises on a server of S3 that others wrote: conditions, commits and races do not only hold on a test's own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import boto3
+import pytest
+import s3fs
+
+import geofield
+from geofield.errors import AccessError, ConfigurationError
+from geofield.pipeline import verify
+from geofield.store import Location
+from tests.support.gateway import VERSION, Gateway
+from tests.support.workload import (
+    CORRECTED,
+    SCENES,
+    START,
+    State,
+    Work,
+    extend,
+    fields_of,
+    in_this_thread,
+    source,
+    state,
+)
+from tests.test_races import EVERYBODY, race
+
+PROGRAM = Gateway.program_or_none()
+pytestmark = [
+    pytest.mark.s3,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        PROGRAM is None, reason=f"no versitygw: go install github.com/versity/versitygw/cmd/versitygw@{VERSION}"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory, _clean_environment: None) -> Iterator[str]:
+    """A bucket on it; the environment tells everybody where it is."""
+    assert PROGRAM is not None
+    with Gateway(PROGRAM, tmp_path_factory.mktemp("gateway")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        yield "bucket"
+
+
+@pytest.fixture
+def url(bucket: str) -> str:
+    return f"s3://{bucket}/{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> State:
+    """The box as it is in a directory when nobody races."""
+    made = str(tmp_path_factory.mktemp("fresh") / "store")
+    with in_this_thread():
+        extend(Work(made).create(), 1, 8, CORRECTED, fields_of(**EVERYBODY))
+    return state(made)
+
+
+def test_it_keeps_what_commits_rely_on(url: str) -> None:
+    location = Location.parse(url)
+    location.probe()
+    assert location.list("") == []
+    assert location.create("a", b"1")
+    assert not location.create("a", b"2")
+    assert location.read("a") == b"1"
+
+
+def test_its_own_errors_are_told_in_ours(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Callable[[], object]] = [
+        lambda: geofield.create_store("s3://no-such-bucket/prefix"),
+        lambda: geofield.open_store("s3://no-such-bucket/prefix"),
+        lambda: geofield.create_store("s3://b/prefix"),
+    ]
+    for ask in asked:
+        with pytest.raises(ConfigurationError, match="There is no bucket"):
+            ask()
+    geofield.create_store(url)
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+        s3fs.S3FileSystem.clear_instance_cache()  # those that are open go on with what they began with
+        with pytest.raises(AccessError, match="Check the credentials"):
+            geofield.open_store(url)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_box_comes_out_as_in_a_directory(url: str, expected: State) -> None:
+    from geofield.pipeline import correct_days, refresh_rows
+
+    with in_this_thread():
+        work = Work(url).create()
+        extend(work, 1, 5, SCENES)
+        fields = fields_of(**EVERYBODY)
+        correct_days(START, source(CORRECTED), fields, work.cube, work.results)
+        extend(work, 6, 8, CORRECTED, fields)
+        refresh_rows(fields, work.cube, work.results)
+    assert state(url) == expected
+
+
+def test_eight_writers_and_two_readers(url: str, expected: State) -> None:
+    from geofield.pipeline import correct_days, refresh_rows
+
+    appended, reads = race(url)
+    assert (appended, reads > 1) == (5, True)
+    work = Work(url)
+    with in_this_thread():  # what the next run does
+        fields = fields_of(**EVERYBODY)
+        correct_days(START, source(CORRECTED), fields, work.cube, work.results)
+        refresh_rows(fields, work.cube, work.results)
+    assert state(url) == expected
+    assert [one for one in verify(Location.parse(url)) if one.is_open] == []
