@@ -19,7 +19,7 @@ from orchestrate.config import Settings
 from orchestrate.inbox import submit
 from orchestrate.summary import summarise
 from orchestrate.survey import Survey
-from tests.support.s3server import S3Server
+from tests.support.s3server import Counts, S3Server
 from tests.support.smallstore import box, day, feature, make_store, numbers, objects, write_fields
 
 QUICK = Settings(retry_wait_s=0)
@@ -300,6 +300,11 @@ def test_marks_expire() -> None:
 # --- what it costs ---------------------------------------------------------------------------------------------------
 
 
+def asked_for(counts: Counts) -> list[tuple[str, str]]:
+    """Requests but for the log of the fields table: Delta reads its files once or twice, as it comes."""
+    return [(one.operation, one.key) for one in counts.requests if "/fields/_delta_log/" not in one.key]
+
+
 @pytest.mark.s3
 def test_requests_on_s3(s3: S3Server, s3_url: str, tmp_path: Path) -> None:
     names = [f"box-{number}" for number in range(6)]
@@ -308,17 +313,18 @@ def test_requests_on_s3(s3: S3Server, s3_url: str, tmp_path: Path) -> None:
     go(store, 3)
     with s3.counting() as counts:
         assert all(quiet(store, 3, 0).values())
-    checked, asked = counts.total, counts.operations
+    checked = asked_for(counts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrate.survey.CHECKED_EACH_PLAN", 0)
         with s3.counting() as counts:
             assert all(quiet(store, 3, 0).values())
-    # three LISTs, the index and the log of the fields table, whatever the number of boxes
-    alone = counts.total
-    assert alone <= 16
-    assert checked <= alone + 2 * len(names), asked
+    # four LISTs, a HEAD of one of them that is empty, and the index, whatever the number of boxes
+    alone = asked_for(counts)
+    assert len(alone) == 6, alone
+    assert counts.total <= 16
+    assert len(checked) == len(alone) + 2 * len(names), checked
     store.location.delete(hints.INDEX)
     with s3.counting() as counts:
         assert all(quiet(store, 3, 0).values())
     # hint, cube's branch and the log of the rows table of each box; and the fields table is read
-    assert counts.total <= alone + 3 * len(names) + 4
+    assert len(asked_for(counts)) <= len(alone) + 3 * len(names) + 4, asked_for(counts)
