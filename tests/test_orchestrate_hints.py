@@ -313,7 +313,7 @@ def test_requests_on_s3(s3: S3Server, s3_url: str, tmp_path: Path) -> None:
     go(store, 3)
     with s3.counting() as counts:
         assert all(quiet(store, 3, 0).values())
-    checked = asked_for(counts)
+    checked, in_all = asked_for(counts), counts.total
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrate.survey.CHECKED_EACH_PLAN", 0)
         with s3.counting() as counts:
@@ -323,8 +323,10 @@ def test_requests_on_s3(s3: S3Server, s3_url: str, tmp_path: Path) -> None:
     assert len(alone) == 6, alone
     assert counts.total <= 16
     assert len(checked) == len(alone) + 2 * len(names), checked
+    assert in_all <= 16 + 2 * len(names)
     store.location.delete(hints.INDEX)
     with s3.counting() as counts:
         assert all(quiet(store, 3, 0).values())
     # hint, cube's branch and the log of the rows table of each box; and the fields table is read
     assert len(asked_for(counts)) <= len(alone) + 3 * len(names) + 4, asked_for(counts)
+    assert counts.total <= 14 + 3 * len(names) + 4

@@ -250,7 +250,7 @@ def _run_chains(
 
 
 def _without(day: DayInputs) -> DayInputs:
-    return replace(day, acquisitions=())
+    return replace(day, acquisitions=(), tiles={})
 
 
 def _acquired_before(head: Head, step: int) -> tuple[int, int] | None:

@@ -64,12 +64,12 @@ def day_inputs(
     found = acquisitions_by_day(box, grid, source, dates)
     recipe = recipe_digest(box, grid)
     stateful = any(variable.state for variable in box.variables.values())
-    # once for all days: it takes longer than all digests
-    bounds = {tile: grid.window_geobox(grid.tile_window(*tile)).boundingbox for tile in grid.tiles()}
+    # once for all days, and not for days without imagery: it takes longer than all digests
+    bounds = {tile: grid.window_geobox(grid.tile_window(*tile)).boundingbox for tile in grid.tiles() if found}
     result = []
     for date in dates:
         acquisitions = tuple(found.get(date, ()))
-        tiles = {tile: tuple(_touching(acquisitions, place)) for tile, place in bounds.items()}
+        tiles = {tile: tuple(_touching(acquisitions, bounds[tile])) if acquisitions else () for tile in grid.tiles()}
         digests = np.empty(grid.tiles_shape, dtype=np.uint64)
         for tile, touching in tiles.items():
             items = [(one.id, one.version) for one in touching]
