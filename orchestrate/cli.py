@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -32,9 +32,6 @@ from orchestrate.clicommon import (
 from orchestrate.cliremoval import COMMANDS
 from orchestrate.cliupkeep import COMMANDS as UPKEEP
 from orchestrate.optionvalues import file_text, mapping_of, source_of, variables_of
-
-if TYPE_CHECKING:
-    pass
 
 _BEGIN = """\
 geofield: field statistics from satellite imagery, day by day.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrate.clicommon import AS_JSON, print_json
+from orchestrate.clicommon import AS_JSON, print_json, without_warnings
 
 if TYPE_CHECKING:
     from orchestrate.kubeapi import KubeState
@@ -19,15 +19,12 @@ if TYPE_CHECKING:
 @AS_JSON
 def clusters(remove_dead: bool, namespace: str | None, as_json: bool) -> int:
     """Show the Dask clusters that runs made on Kubernetes, and whether their runs are alive."""
-    import warnings
-
     from orchestrate.kube import remove_dead as remove
     from orchestrate.kubeapi import Kubernetes
     from orchestrate.kubesettings import kube_settings
 
     settings = kube_settings(needs_image=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # kr8s warns of versions of Kubernetes that it was not tested with
+    with without_warnings():  # kr8s warns of versions of Kubernetes that it was not tested with
         api = Kubernetes(namespace or settings.namespace)
         found = api.clusters()
         gone = remove(api, settings.dead_after_s, lambda text: None) if remove_dead else []

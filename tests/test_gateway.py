@@ -17,17 +17,18 @@ from geofield.store import Location
 from tests.support.gateway import VERSION, Gateway
 from tests.support.workload import (
     CORRECTED,
+    EVERYBODY,
     SCENES,
-    START,
     State,
     Work,
+    correct,
     extend,
     fields_of,
     in_this_thread,
-    source,
     state,
+    undisturbed,
 )
-from tests.test_races import EVERYBODY, race
+from tests.test_races import race
 
 PROGRAM = Gateway.program_or_none()
 pytestmark = [
@@ -63,10 +64,7 @@ def url(bucket: str) -> str:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> State:
     """The box as it is in a directory when nobody races."""
-    made = str(tmp_path_factory.mktemp("fresh") / "store")
-    with in_this_thread():
-        extend(Work(made).create(), 1, 8, CORRECTED, fields_of(**EVERYBODY))
-    return state(made)
+    return undisturbed(str(tmp_path_factory.mktemp("fresh") / "store"), 8, CORRECTED)
 
 
 def test_it_keeps_what_commits_rely_on(url: str) -> None:
@@ -97,27 +95,18 @@ def test_its_own_errors_are_told_in_ours(url: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_box_comes_out_as_in_a_directory(url: str, expected: State) -> None:
-    from geofield.pipeline import correct_days, refresh_rows
-
     with in_this_thread():
         work = Work(url).create()
         extend(work, 1, 5, SCENES)
-        fields = fields_of(**EVERYBODY)
-        correct_days(START, source(CORRECTED), fields, work.cube, work.results)
-        extend(work, 6, 8, CORRECTED, fields)
-        refresh_rows(fields, work.cube, work.results)
+        correct(work, CORRECTED, fields_of(**EVERYBODY))
+        extend(work, 6, 8, CORRECTED, fields_of(**EVERYBODY))
     assert state(url) == expected
 
 
 def test_eight_writers_and_two_readers(url: str, expected: State) -> None:
-    from geofield.pipeline import correct_days, refresh_rows
-
     appended, reads = race(url)
     assert (appended, reads > 1) == (5, True)
-    work = Work(url)
-    with in_this_thread():  # what the next run does
-        fields = fields_of(**EVERYBODY)
-        correct_days(START, source(CORRECTED), fields, work.cube, work.results)
-        refresh_rows(fields, work.cube, work.results)
+    with in_this_thread():
+        correct(Work(url), CORRECTED, fields_of(**EVERYBODY))
     assert state(url) == expected
     assert [one for one in verify(Location.parse(url)) if one.is_open] == []

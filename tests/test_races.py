@@ -9,29 +9,26 @@ from typing import Any
 
 import pytest
 
-from geofield.pipeline import correct_days, refresh_rows
 from tests.support.children import Child
 from tests.support.racers import race_to_append, race_to_correct, race_to_fill, read_on
 from tests.support.soak import rounds
 from tests.support.workload import (
     CORRECTED,
-    FIELDS,
-    LATE,
+    EVERYBODY,
     SCENES,
-    START,
     State,
     Work,
     check_cube,
+    correct,
     extend,
     fields_of,
     in_this_thread,
-    source,
     state,
+    undisturbed,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-EVERYBODY = {**FIELDS, **LATE}
 # Four want the same days and two want fewer or more of them; two correct; one fills a late field.
 WRITERS: list[tuple[Any, ...]] = [
     (race_to_append, 4, 6, CORRECTED),
@@ -48,10 +45,7 @@ WRITERS: list[tuple[Any, ...]] = [
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> State:
     """The box as it is when nobody races: right from the start, every field there on time."""
-    url = str(tmp_path_factory.mktemp("fresh") / "store")
-    with in_this_thread():
-        extend(Work(url).create(), 1, 8, CORRECTED, fields_of(**EVERYBODY))
-    return state(url)
+    return undisturbed(str(tmp_path_factory.mktemp("fresh") / "store"), 8, CORRECTED)
 
 
 def race(url: str) -> tuple[int, int]:
@@ -98,10 +92,8 @@ def test_eight_writers_and_two_readers(store_url: str, expected: State) -> None:
         spans = sorted(published_days(work))
         for (_, last), (first, _) in itertools.pairwise(spans):
             assert first > last, f"days were published twice: {spans}"
-        with in_this_thread():  # what the next run does
-            fields = fields_of(**EVERYBODY)
-            correct_days(START, source(CORRECTED), fields, work.cube, work.results)
-            refresh_rows(fields, work.cube, work.results)
+        with in_this_thread():
+            correct(work, CORRECTED, fields_of(**EVERYBODY))
         assert state(url) == expected
         assert list(work.cube.repository.list_branches()) == ["main"]
     print(f"races: {number} rounds of {len(WRITERS)} writers, {reads} reads of two readers meanwhile")

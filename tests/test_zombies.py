@@ -11,7 +11,7 @@ import pytest
 
 from geofield.cube.upkeep import collect
 from geofield.errors import GeofieldError
-from geofield.pipeline import append, correct_days, refresh_rows
+from geofield.pipeline import append
 from geofield.pipeline import correct as correct_module
 from geofield.store import Location
 from tests.support.children import Child
@@ -19,24 +19,22 @@ from tests.support.racers import race_to_append, race_to_correct, race_to_fill, 
 from tests.support.soak import some
 from tests.support.workload import (
     CORRECTED,
-    FIELDS,
-    LATE,
+    EVERYBODY,
     SCENES,
-    START,
     State,
     Work,
     check_cube,
+    correct,
     extend,
     fields_of,
     in_this_thread,
-    source,
     state,
+    undisturbed,
 )
 
 pytestmark = pytest.mark.timeout(3600)
 
 LATER = {**CORRECTED, 2: 3, 4: 2}
-EVERYBODY = {**FIELDS, **LATE}
 
 ROWS = ("rows", "look", "commit")
 PUBLISHING = ("publish", "swap")
@@ -53,17 +51,12 @@ POINTS = [
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> State:
-    url = str(tmp_path_factory.mktemp("fresh") / "store")
-    with in_this_thread():
-        extend(Work(url).create(), 1, 7, LATER, fields_of(**EVERYBODY))
-    return state(url)
+    return undisturbed(str(tmp_path_factory.mktemp("fresh") / "store"), 7, LATER)
 
 
 def mend(url: str) -> None:
     """What the next run does."""
-    work, fields = Work(url), fields_of(**EVERYBODY)
-    correct_days(START, source(LATER), fields, work.cube, work.results)
-    refresh_rows(fields, work.cube, work.results)
+    correct(Work(url), LATER, fields_of(**EVERYBODY))
 
 
 def clear(url: str) -> None:
