@@ -52,7 +52,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory, _clean_environment: None) -
     with Gateway(PROGRAM, folder) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="bucket")
+        boto3.Session().client("s3").create_bucket(Bucket="bucket")
         yield "bucket"
 
 

@@ -55,7 +55,7 @@ def tif(values: np.ndarray) -> bytes:
 def put(url: str, data: bytes) -> str:
     """Put an object; its address."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
-    boto3.client("s3").upload_fileobj(io.BytesIO(data), bucket, key)
+    boto3.Session().client("s3").upload_fileobj(io.BytesIO(data), bucket, key)
     return url
 
 
@@ -138,7 +138,7 @@ def test_missing_prefix_and_bucket_are_told(s3_url: str) -> None:
 def test_missing_credentials_are_told_and_open_objects_need_none(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     href = put(f"{s3_url}/v_20250401.tif", tif(RANDOM))
     bucket, _, key = href.removeprefix("s3://").partition("/")
-    boto3.client("s3").put_object_acl(Bucket=bucket, Key=key, ACL="public-read")
+    boto3.Session().client("s3").put_object_acl(Bucket=bucket, Key=key, ACL="public-read")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     with pytest.raises(AccessError, match=r"no credentials for S3.*`anonymous: true`"):

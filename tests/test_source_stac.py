@@ -328,7 +328,7 @@ def test_a_catalogue_on_s3(s3_url: str, tmp_path: Path) -> None:
     write_catalog(tmp_path)
     bucket, _, prefix = s3_url.removeprefix("s3://").partition("/")
     for path in tmp_path.rglob("*.*"):
-        boto3.client("s3").upload_file(str(path), bucket, f"{prefix}/{path.relative_to(tmp_path)}")
+        boto3.Session().client("s3").upload_file(str(path), bucket, f"{prefix}/{path.relative_to(tmp_path)}")
     check_catalog(f"{s3_url}/catalog.json")
     with pytest.raises(SourceError, match=r"There is nothing at s3://.*other\.json\. Check `url`"):
         stac(f"{s3_url}/other.json").search(Grid(GEOBOX), *DAYS)

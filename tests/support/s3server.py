@@ -184,7 +184,7 @@ class S3Server:
 
     def client(self) -> Any:
         """A boto3 client of this server that never tries again."""
-        return boto3.client(
+        return boto3.Session().client(
             "s3",
             endpoint_url=self.url,
             region_name=REGION,
