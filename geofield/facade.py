@@ -269,12 +269,15 @@ def create_store(
     ConfigurationError
         There is a store with other defaults.
     """
-    location = Location.parse(url, storage_options)
-    location.probe()
-    description = {"format": FORMAT, "defaults": dict(defaults or {}), "geofield": package_version("geofield")}
-    if location.create(_DESCRIPTION, json.dumps(description, indent=1).encode()):
-        return Store(location, description["defaults"])  # type: ignore[arg-type]
-    store = open_store(url, storage_options)
+    try:
+        store = open_store(url, storage_options)
+    except NotFoundError:
+        location = Location.parse(url, storage_options)
+        location.probe()
+        description = {"format": FORMAT, "defaults": dict(defaults or {}), "geofield": package_version("geofield")}
+        if location.create(_DESCRIPTION, json.dumps(description, indent=1).encode()):
+            return Store(location, description["defaults"])  # type: ignore[arg-type]
+        store = open_store(url, storage_options)  # somebody else made it meanwhile
     if defaults is not None and store.defaults != dict(defaults):
         raise ConfigurationError(f"{store.url} is a store already, with other defaults: {store.defaults}.")
     return store

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from geofield.errors import ConfigurationError, NotFoundError, UnsafeStoreError
+from geofield.errors import ConfigurationError, NotFoundError
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,6 @@ class Objects(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
-        ...
-
-    def probe(self) -> None:
-        """`UnsafeStoreError` where two writers can overwrite one another."""
         ...
 
 
@@ -120,20 +116,3 @@ class Directory:
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
         self._path(key).unlink(missing_ok=True)
-
-    def probe(self) -> None:
-        """A directory: one file created, once only."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            key = f".probe-{uuid.uuid4().hex}"
-            try:
-                once, twice = self.create(key, b"1"), self.create(key, b"2")
-            finally:
-                self.delete(key)
-        except OSError as error:
-            raise UnsafeStoreError(
-                f"Cannot write in {self.root} as a store has to: {error}. Give a directory on a local disk that this "
-                "user may write and that has hard links."
-            ) from error
-        if not once or twice:
-            raise UnsafeStoreError(f"{self.root} lets two writers create the same file; a store cannot be kept there.")

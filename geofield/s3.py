@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from geofield.errors import (
     AccessError,
     ConfigurationError,
     GeofieldError,
     NotFoundError,
-    StoreUnavailableError,
-    UnsafeStoreError,
     unanswered,
 )
 from geofield.objects import ObjectInfo
 
-_PROBES = 3
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,47 +41,45 @@ class S3Prefix:
             use_listings_cache=False,
         )
 
-    def _path(self, key: str) -> str:
+    def path(self, key: str) -> str:
+        """Bucket and whole key."""
         if ".." in key.split("/") or key.startswith("/"):
             raise ConfigurationError(f"{key!r} is no key: it leaves the store.")
         return "/".join(part for part in (self.bucket, self.prefix, key) if part)
 
+    def run(self, work: Callable[[Requests], Coroutine[Any, Any, T]]) -> T:
+        """Do what may ask many things at once, and wait for its end."""
+        import fsspec.asyn
+
+        fs = self._fs  # of this thread; the loop runs in another
+        done: T = fsspec.asyn.sync(fs.loop, work, Requests(self, fs))
+        return done
+
     def read(self, key: str) -> bytes:
         """The bytes of an object, in one request; `NotFoundError` when there is none."""
-        bucket, _, name = self._path(key).partition("/")
         try:
-            with _s3_errors(self.bucket, f"read {key}"):
-                # one GET; `cat_file` would send a HEAD before it
-                answer = self._fs.call_s3("get_object", Bucket=bucket, Key=name)
-                return bytes(_body(self._fs, answer))
+            return self.run(lambda s3: s3.get(key))[0]
         except FileNotFoundError as error:
             raise NotFoundError(f"There is no object {key!r} in s3://{self.bucket}/{self.prefix}.") from error
 
     def write(self, key: str, data: bytes) -> None:
         """Put an object, whole or not at all, over whatever is there."""
         with _s3_errors(self.bucket, f"write {key}"):
-            self._fs.pipe_file(self._path(key), data)
+            self._fs.pipe_file(self.path(key), data)
 
     def create(self, key: str, data: bytes) -> bool:
         """Put an object where there is none (If-None-Match); False when there is one."""
-        return self._conditional(key, data, IfNoneMatch="*") is not None
+        return self.put_if(key, data, IfNoneMatch="*") is not None
 
-    def _conditional(self, key: str, data: bytes, **condition: str) -> str | None:
-        """ETag of what was put, None when the condition did not hold."""
-        bucket, _, name = self._path(key).partition("/")
-        try:
-            answer = self._fs.call_s3("put_object", Bucket=bucket, Key=name, Body=data, **condition)
-        except _s3_faults() as error:
-            if _s3_code(error) in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
-                return None
-            raise _translated(error, self.bucket, f"write {key}") from error
-        return str(answer["ETag"])
+    def put_if(self, key: str, data: bytes, **condition: str) -> str | None:
+        """ETag of what was put, None when the condition (`IfMatch`, `IfNoneMatch`) did not hold."""
+        return self.run(lambda s3: s3.put(key, data, **condition))
 
     def list(self, prefix: str) -> list[ObjectInfo]:
         """What lies below a prefix, by key."""
-        base = self._path("")
+        base = self.path("")
         with _s3_errors(self.bucket, f"list {prefix}"):
-            found = self._fs.find(self._path(prefix), detail=True)
+            found = self._fs.find(self.path(prefix), detail=True)
         infos = [
             ObjectInfo(
                 path.removeprefix(base).lstrip("/"),
@@ -98,55 +93,45 @@ class S3Prefix:
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
-        bucket, _, name = self._path(key).partition("/")
+        bucket, _, name = self.path(key).partition("/")
         with _s3_errors(self.bucket, f"delete {key}"):
             self._fs.call_s3("delete_object", Bucket=bucket, Key=name)
 
-    def probe(self) -> None:
-        """An S3 server: create-only twice, then a compare-and-swap on a stale ETag."""
-        refused = ""
-        for _ in range(_PROBES):
-            refused = self._probe_once()
-            if not refused:
-                return
-        raise UnsafeStoreError(_refusal(self.bucket, refused, "a write whose condition holds is refused"))
 
-    def _probe_once(self) -> str:
-        """The condition whose good write was refused, empty when all is well.
+class Requests:
+    """What is asked of a bucket, each in one request, by whoever shares a loop with others."""
 
-        A refusal may be the answer to a write that was sent again because the first answer was lost.
-        """
-        key = f".probe-{uuid.uuid4().hex}"
+    def __init__(self, prefix: S3Prefix, fs: Any) -> None:
+        self._prefix, self._fs = prefix, fs
+
+    def _place(self, key: str) -> dict[str, str]:
+        bucket, _, name = self._prefix.path(key).partition("/")
+        return {"Bucket": bucket, "Key": name}
+
+    async def get(self, key: str) -> tuple[bytes, str]:
+        """Content and ETag; `FileNotFoundError` when there is none."""
+        with _s3_errors(self._prefix.bucket, f"read {key}"):
+            # one GET; `cat_file` would send a HEAD before it
+            answer = await self._fs._call_s3("get_object", **self._place(key))
+            async with answer["Body"] as body:
+                return bytes(await body.read()), str(answer["ETag"])
+
+    async def put(self, key: str, data: bytes, **condition: str) -> str | None:
+        """ETag of what was put, None when the condition (`IfMatch`, `IfNoneMatch`) did not hold."""
         try:
-            first = self._conditional(key, b"1", IfNoneMatch="*")
-            if self._conditional(key, b"2", IfNoneMatch="*") is not None:
-                raise UnsafeStoreError(_refusal(self.bucket, "If-None-Match", "two writers could create the same key"))
-            if first is None:
-                return "If-None-Match"
-            second = self._conditional(key, b"3", IfMatch=first)
-            if self._conditional(key, b"4", IfMatch=first) is not None:
-                raise UnsafeStoreError(_refusal(self.bucket, "If-Match", "two writers could replace the same object"))
-            return "" if second is not None else "If-Match"
-        finally:
-            with contextlib.suppress(StoreUnavailableError):
-                self.delete(key)
+            answer = await self._fs._call_s3("put_object", **self._place(key), Body=data, **condition)
+        except _s3_faults() as error:
+            if _s3_code(error) in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
+                return None
+            raise _translated(error, self._prefix.bucket, f"write {key}") from error
+        return str(answer["ETag"])
 
 
-def _body(fs: Any, answer: Any) -> Any:
-    import fsspec.asyn
+def is_torn(error: Exception) -> bool:
+    """Whether a read failed because content and checksum did not belong together."""
+    from botocore.exceptions import FlexibleChecksumError
 
-    async def collect() -> bytes:
-        async with answer["Body"] as body:
-            return bytes(await body.read())
-
-    return fsspec.asyn.sync(fs.loop, collect)
-
-
-def _refusal(bucket: str, condition: str, consequence: str) -> str:
-    return (
-        f"The S3 server of bucket {bucket!r} does not honour {condition}: {consequence}, and days would be lost. "
-        "Use a server with conditional writes (AWS S3, a recent MinIO, Ceph or Garage), or a directory."
-    )
+    return isinstance(error.__cause__, FlexibleChecksumError)
 
 
 def _s3_code(error: BaseException) -> str:
@@ -177,8 +162,8 @@ def _translated(error: Exception, bucket: str, doing: str) -> Exception:
 def _s3_faults() -> tuple[type[Exception], ...]:
     """What comes out of s3fs: its own OSErrors, and those of the libraries below it that it lets through."""
     import aiohttp
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
-    from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
+    from botocore.exceptions import BotoCoreError
+    from botocore.parsers import ResponseParserError
 
     return OSError, aiohttp.ClientError, BotoCoreError, ResponseParserError
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from geofield.errors import ConfigurationError
 from geofield.filesystem import ALLOW_OPTION, check_filesystem, directory_lock
 from geofield.objects import Directory, ObjectInfo, Objects
+from geofield.probe import SWAPS, probe_directory, probe_s3
 from geofield.s3 import S3Prefix
 
 if TYPE_CHECKING:
@@ -100,11 +101,20 @@ class Location:
         self.write(target, self.read(source))
         self.delete(source)
 
-    def probe(self) -> None:
-        """Check the guarantee that every commit relies on: `UnsafeStoreError` names the missing one."""
-        if not self.is_s3:
+    def probe(self, swaps: int = SWAPS) -> None:
+        """Check the guarantee that every commit relies on: `UnsafeStoreError` names the missing one.
+
+        Parameters
+        ----------
+        swaps
+            By each of the writers that meet on S3; more of them find a server that fails less often.
+        """
+        objects = self._objects
+        if isinstance(objects, S3Prefix):
+            probe_s3(objects, swaps)
+        elif isinstance(objects, Directory):
             check_filesystem(Path(self.url), allowed=bool(self.options.get(ALLOW_OPTION)))
-        self._objects.probe()
+            probe_directory(objects)
 
     # --- cubes and tables ------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ EXTRAS = {"matplotlib": "plots", "dask-kubernetes": "kube", "dagster": "dagster"
 _LITTLE_DISK = 2e9
 _CLOCK_S = 300
 _ANSWER_S = 60
+_SWAPS = 20
 _CREDENTIALS = {
     "AWS": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ROLE_ARN",
             "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
@@ -147,8 +148,8 @@ def _store(url: str) -> Iterator[Finding]:
         return
     boxes = len([info for info in opened.location.list("boxes") if info.key.endswith(".json")])
     yield Finding("store", "ok", f"{mask(opened.url)} opens; boxes: {boxes}")
-    opened.location.probe()
-    yield Finding("conditional writes", "ok", "kept: of two writers one wins")
+    opened.location.probe(swaps=_SWAPS)
+    yield Finding("conditional writes", "ok", "kept: of two writers one wins, and who reads meanwhile sees one whole")
     yield from _clock(opened.location)
 
 

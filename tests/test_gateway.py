@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import boto3
 import pytest
 import s3fs
 
 import geofield
-from geofield.errors import AccessError, ConfigurationError
+from geofield.errors import AccessError, ConfigurationError, UnsafeStoreError
 from geofield.pipeline import verify
 from geofield.store import Location
 from tests.support.gateway import VERSION, Gateway
@@ -40,20 +42,25 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory, _clean_environment: None) -> Iterator[str]:
+@contextlib.contextmanager
+def serving(folder: Path, *, sidecar: bool = False) -> Iterator[str]:
     """A bucket on it; the environment tells everybody where it is."""
     assert PROGRAM is not None
-    folder = tmp_path_factory.mktemp("gateway")
     try:
         os.setxattr(folder, "user.geofield", b"1")
     except OSError:
         pytest.skip("the file system of temporary files has no extended attributes")
-    with Gateway(PROGRAM, folder) as server, pytest.MonkeyPatch.context() as patch:
+    with Gateway(PROGRAM, folder, sidecar=sidecar) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         boto3.Session().client("s3").create_bucket(Bucket="bucket")
         yield "bucket"
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory, _clean_environment: None) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("gateway")) as name:
+        yield name
 
 
 @pytest.fixture
@@ -74,6 +81,16 @@ def test_it_keeps_what_commits_rely_on(url: str) -> None:
     assert location.create("a", b"1")
     assert not location.create("a", b"2")
     assert location.read("a") == b"1"
+
+
+def test_the_one_that_mixes_writes_is_refused(tmp_path: Path, bucket: str) -> None:
+    location = Location.parse(f"s3://{bucket}/prefix")
+    for _ in range(5):
+        location.probe(swaps=20)
+    with serving(tmp_path, sidecar=True) as other:
+        location = Location.parse(f"s3://{other}/prefix")
+        with pytest.raises(UnsafeStoreError, match="ETag of another"):
+            location.probe(swaps=100)  # of 12 looks with 20 each found it
 
 
 def test_its_own_errors_are_told_in_ours(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

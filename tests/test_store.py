@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import pickle
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.exceptions import FlexibleChecksumError
 
 import geofield
-from geofield.errors import AccessError, ConfigurationError, NotFoundError, UnsafeStoreError
-from geofield.s3 import S3Prefix
+from geofield.errors import AccessError, ConfigurationError, NotFoundError, StoreUnavailableError, UnsafeStoreError
+from geofield.s3 import Requests
 from geofield.store import Location
 from orchestrate.receipt import recent_receipts
 
@@ -106,15 +109,73 @@ def test_a_refusal_is_not_taken_for_a_broken_description(s3_url: str, s3: S3Serv
 def test_a_server_that_ignores_conditions_is_refused_by_name(
     s3_url: str, condition: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = S3Prefix._conditional
+    honest = Requests.put
     ignored = condition.replace("-", "")
 
-    def careless(self: S3Prefix, key: str, data: bytes, **conditions: str) -> str | None:
-        return honest(self, key, data, **{name: value for name, value in conditions.items() if name != ignored})
+    async def careless(self: Requests, key: str, data: bytes, **conditions: str) -> str | None:
+        return await honest(self, key, data, **{name: value for name, value in conditions.items() if name != ignored})
 
-    monkeypatch.setattr(S3Prefix, "_conditional", careless)
+    monkeypatch.setattr(Requests, "put", careless)
     with pytest.raises(UnsafeStoreError, match=f"does not honour {condition}"):
         Location.parse(s3_url).probe()
+
+
+@pytest.mark.s3
+def test_a_server_that_looks_at_a_condition_before_it_writes_is_refused(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Requests.put
+
+    async def late(self: Requests, key: str, data: bytes, IfMatch: str = "", **conditions: str) -> str | None:  # noqa: N803
+        if IfMatch and (await self.get(key))[1] != IfMatch:
+            return None
+        await asyncio.sleep(0.02)
+        return await honest(self, key, data, **conditions)
+
+    monkeypatch.setattr(Requests, "put", late)
+    with pytest.raises(UnsafeStoreError, match="does not keep If-Match when two writers come at once: both replace"):
+        Location.parse(s3_url).probe()
+    assert Location.parse(s3_url).list("") == []
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("notices", [False, True])
+def test_a_server_that_mixes_what_two_wrote_is_refused(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch, notices: bool
+) -> None:
+    honest = Requests.get
+
+    async def mixed(self: Requests, key: str) -> tuple[bytes, str]:
+        content, _ = await honest(self, key)
+        await asyncio.sleep(0.02)
+        after, etag = await honest(self, key)
+        if notices and after != content:
+            raise StoreUnavailableError("S3 did not read") from FlexibleChecksumError(error_msg="another checksum")
+        return content, etag
+
+    monkeypatch.setattr(Requests, "get", mixed)
+    with pytest.raises(UnsafeStoreError, match="content of one write and the ETag of another"):
+        Location.parse(s3_url).probe()
+
+
+@pytest.mark.s3
+def test_an_answer_that_does_not_come_is_no_missing_guarantee(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every third request of those that meet fails, or is done and its answer lost."""
+    asked = itertools.count()
+    for name in ("get", "put"):
+        honest = getattr(Requests, name)
+
+        async def failing(self: Requests, *what: object, honest: Any = honest, **condition: str) -> object:
+            number = next(asked)
+            if number > 5 and number % 3 == 0:
+                if number % 2:
+                    await honest(self, *what, **condition)
+                raise StoreUnavailableError("S3 did not answer")
+            return await honest(self, *what, **condition)
+
+        monkeypatch.setattr(Requests, name, failing)
+    Location.parse(s3_url).probe()
+    assert next(asked) > 30
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x"])

@@ -52,13 +52,13 @@ class S3Session(DummySession):  # type: ignore[misc]
 @lru_cache(maxsize=4)
 def _session(variables: tuple[tuple[str, str], ...], profile: str | None) -> Any:
     """One session for each state of the environment: it renews credentials by itself, but never looks again."""
-    from botocore.session import Session  # type: ignore[import-untyped]  # folders do without it
+    from botocore.session import Session  # folders do without it
 
     return Session(profile=profile)
 
 
 def _credentials(session: Any, profile: str | None) -> Any:
-    from botocore.exceptions import ProfileNotFound  # type: ignore[import-untyped]
+    from botocore.exceptions import ProfileNotFound
 
     try:
         return session.get_credentials()

@@ -94,6 +94,6 @@ def translated(what: str, key: str = "root") -> Iterator[None]:
 def _failures(url: str) -> tuple[type[Exception], ...]:
     if not url.startswith("s3://"):
         return (OSError,)
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # folders do without it
+    from botocore.exceptions import BotoCoreError  # folders do without it
 
     return (OSError, BotoCoreError)

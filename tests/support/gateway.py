@@ -19,10 +19,13 @@ class Gateway:
     ----------
     folder
         Empty, on a file system with extended attributes.
+    sidecar
+        ETags lie in files of their own: then a read may meet those of another write.
     """
 
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path, *, sidecar: bool = False) -> None:
         self.program, self.folder = program, folder
+        self.options = ["--sidecar", str(folder / "sidecar")] if sidecar else []
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -46,11 +49,12 @@ class Gateway:
         }
 
     def __enter__(self) -> Gateway:
-        (self.folder / "objects").mkdir()
+        for name in ("objects", "sidecar"):
+            (self.folder / name).mkdir()
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                # ETags lie in extended attributes: with its sidecar of files a swap is not atomic
-                [self.program, "--port", f"127.0.0.1:{self.port}", "--quiet", "posix", str(self.folder / "objects")],
+                [self.program, "--port", f"127.0.0.1:{self.port}", "--quiet", "posix", *self.options,
+                 str(self.folder / "objects")],
                 env={"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY, "HOME": str(self.folder)},
                 stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
