@@ -34,12 +34,15 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import geofield
+from benchmarks.day import CRS, files_source, make_box, make_imagery
 from benchmarks.history import DAY_ARRAYS, NO_FIELDS, START, Bench, day, fill_history, image
 from benchmarks.server import Cost, Server
-from geofield.boxes import Box
+from geofield.boxes import Box, GridSpec
 from geofield.cube.arrays import Arrays
-from geofield.pipeline import append_days, box_fields, correct_days
+from geofield.cube.cube import Cube
+from geofield.pipeline import append_day, append_days, box_fields, correct_days
 from geofield.results.rows import Results
+from geofield.store import Location
 from geofield.testing.source import Scene
 
 STATE = ("filled", "sigma0", "age")
@@ -206,6 +209,30 @@ def many_tiles(server: Server, url: str, tile: int) -> None:
     )
 
 
+def from_files(server: Server, url: str, tile: int) -> None:
+    """Days as they come: red, near infrared and classes read from GeoTIFFs on this machine's disk, and none."""
+    days = 5
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "imagery"
+        make_imagery(files, 6 * tile, days)
+        box = make_box(6 * tile, files_source(files))
+        box = geofield.create_store(url).add_box(box.model_copy(update={"grid": GridSpec(crs=CRS, tile=tile)}))
+        source, fields, location = geofield.open_source(box.source), box_fields(box, NO_FIELDS), Location.parse(url)
+
+        def append(step: int) -> Cost:
+            date, cube = box.start + dt.timedelta(days=step), Cube(location, box.id)
+            return server.measure(partial(append_day, date, source, fields, cube, Results(location, box.id)))
+
+        costs = [append(step) for step in range(2 * days)]
+    table(
+        f"a box of 36 tiles of {tile}, imagery from three GeoTIFFs a day",
+        [
+            ("appending a day", middle(costs[1:days])),  # the first has no state before it
+            ("appending a day without acquisition", middle(costs[days:])),
+        ],
+    )
+
+
 def storage(side: int = 10_980, tile: int = 2048) -> None:
     """Bytes of a year of a large box, from one tile of simulated imagery on a directory."""
     with tempfile.TemporaryDirectory() as folder:
@@ -282,6 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         server.delay = 0.0
         for tile in (256,) if given.quick else (512, 1024, 2048) if given.large else (512, 1024):
             many_tiles(server, f"{url}-{tile}", tile)
+            from_files(server, f"{url}-{tile}-files", tile)
     storage(10_980, 512 if given.quick else 2048)
 
 
