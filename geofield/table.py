@@ -96,6 +96,19 @@ class Table:
             reader = snapshot.table.scan(columns=None if columns is None else list(columns), predicate=where)
             return plain_types(pa.table(reader))
 
+    def distinct(self, snapshot: Snapshot, columns: Sequence[str], where: str | None = None) -> pa.Table | None:
+        """The combinations of values that some columns hold, each once, without holding all rows in memory."""
+        if snapshot.table is None:
+            return None
+        with self._answering("read"):
+            reader = pa.RecordBatchReader.from_stream(snapshot.table.scan(columns=list(columns), predicate=where))
+            found: pa.Table | None = None
+            for batch in reader:
+                some = plain_types(pa.Table.from_batches([batch]))
+                both = some if found is None else pa.concat_tables([found, some])
+                found = both.group_by(list(columns)).aggregate([])
+            return plain_types(reader.schema.empty_table()).select(columns) if found is None else found
+
     def commit(
         self,
         snapshot: Snapshot,

@@ -244,6 +244,8 @@ def note_after(state: BoxState, last: dt.date, definition: str, run_id: str) -> 
     expected = last if last >= state.box.start else None
     if seen is None or not state.results.is_alone or head.last != expected or not _is_own(state, head.snapshot, run_id):
         return None
+    if state.results.left_out:  # what they lack is for the next run to see
+        return None
     now = dt.datetime.now(dt.UTC)
     cube = CubeDays(head.first, head.last, int(head.acquired.sum()))
     return Note(

@@ -213,7 +213,9 @@ def _fill(
         )
         if progress is not None:
             progress(len(numbers))
-    written = results.commit(pa.concat_tables(tables), run.metadata(kind, dates)) if tables else 0
+    if not tables:
+        return report
+    written = results.commit(pa.concat_tables(tables), run.metadata(kind, dates), since=to_date(head.days[0]))
     return report + LateReport(rows_written=written)
 
 

@@ -24,7 +24,10 @@ KEY_COLUMNS = (*(name for name, _ in _KEY), "digest")
 """Columns of a row that are no statistics."""
 
 _TRIES = 20
+_DAY = dt.timedelta(days=1)
 _RECENT = dt.timedelta(days=31)
+_NAMED = 1000  # fields that are asked for by name; of more, all that there are
+_SPANS = 32  # spans of days that one condition tells apart; DataFusion overflows its stack over thousands
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ class Results:
         The table's version when this object last read or wrote it; None before that.
     is_alone
         Nobody else committed between the first thing that this object read or wrote and the last.
+    left_out
+        Fields that a daily commit left to a fill, since rows of another version of theirs stand.
     """
 
     def __init__(self, location: Location, box_id: str) -> None:
@@ -133,6 +138,7 @@ class Results:
         self.table = Table(location, f"rows/{box_id}", partition_by=("month",))
         self.seen: int | None = None
         self.is_alone = True
+        self.left_out: set[str] = set()
 
     def _follow(self, found: int, committed: int | None = None) -> None:
         """Note that the table was found at a version, and what a commit on top of it came to."""
@@ -164,7 +170,9 @@ class Results:
         frame: pd.DataFrame = found.sort_by(order).to_pandas()
         return frame.drop(columns="month", errors="ignore")
 
-    def commit(self, rows: pa.Table, metadata: Mapping[str, Any], *, is_daily: bool = False) -> int:
+    def commit(
+        self, rows: pa.Table, metadata: Mapping[str, Any], *, is_daily: bool = False, since: dt.date | None = None
+    ) -> int:
         """Write rows by key (field, date): what is there is replaced, never doubled.
 
         Rows of another version of the same field leave in the same commit.
@@ -172,22 +180,32 @@ class Results:
         Parameters
         ----------
         is_daily
-            Rows of new days: other versions are looked for in the weeks before them only, so that a day costs the same
-            in the tenth year. A runner brings changed fields up to date before it appends.
+            Rows of new days. A field of which rows of another version stand gets none: a day cannot take the place of
+            all that the field has, so the field stays as it was until a fill replaces it whole. They are looked for in
+            the weeks before, and in all of the table for fields that have no row on the day before: a day costs the
+            same in the tenth year.
+        since
+            The first day that these fields can have rows of; what they have before it leaves in the same commit.
 
         Returns
         -------
         How many rows were written; 0 when the same rows were there already, and then nothing is committed.
         """
-        if not rows.num_rows:
-            return 0
         for _ in range(_TRIES):
+            if not rows.num_rows:
+                return 0
             snapshot = self.table.open()
-            place = _place(rows, self._outdated(snapshot, rows, is_daily))
+            if is_daily and (other := self._changed(snapshot, rows)):
+                self.left_out |= other
+                rows = rows.filter(pc.invert(pc.is_in(rows["field_id"], pa.array(sorted(other)))))
+                if not rows.num_rows:
+                    self._follow(snapshot.version)
+                    return 0
+            place = _place(rows, set() if is_daily else self._outdated(snapshot, rows), since)
             standing = self.table.read(snapshot, None, place)
             if standing is not None:
                 standing = _aligned(standing, rows.schema)
-            full = rows if standing is None else _with_kept(rows, standing)
+            full = rows if standing is None else _with_kept(rows, standing, since)
             if standing is not None and _equal(standing, full):
                 self._follow(snapshot.version)
                 return 0
@@ -232,29 +250,57 @@ class Results:
             return int(standing.num_rows)
         raise LostRaceError(f"The rows of box {self.box_id} are being written by too many others; try again.")
 
-    def _outdated(self, snapshot: Snapshot, rows: pa.Table, is_daily: bool) -> set[str]:
+    def _outdated(self, snapshot: Snapshot, rows: pa.Table, among: set[str] | None = None) -> set[str]:
         """Fields of `rows` that have rows of another version."""
-        known = ", ".join(quote(version) for version in pc.unique(rows["field_version"]).to_pylist())
-        where = f"field_version NOT IN ({known})"
-        if is_daily:
-            where += f" AND date >= {_day(pc.min(rows['date']).as_py() - _RECENT)}"
-        found = self.table.read(snapshot, ["field_id"], where)
+        ids = _ids(rows) if among is None else among
+        where = _where(sorted(ids), None, None) if len(ids) <= _NAMED else None
+        found = self.table.distinct(snapshot, ["field_id", "field_version"], where)
+        return set() if found is None else _others(found, rows) & ids
+
+    def _changed(self, snapshot: Snapshot, rows: pa.Table) -> set[str]:
+        """The same for rows of new days, without a look at all of the table for fields that simply go on."""
+        first = pc.min(rows["date"]).as_py()
+        versions = ", ".join(quote(one) for one in pc.unique(rows["field_version"]).to_pylist())
+        where = (
+            f"date >= {_sql(first - _RECENT)} AND (date = {_sql(first - _DAY)} OR field_version NOT IN ({versions}))"
+        )
+        found = self.table.read(snapshot, ["field_id", "field_version", "date"], where)
         if found is None:
             return set()
-        ids = set(pc.unique(rows["field_id"]).to_pylist())
-        return ids & set(pc.unique(found["field_id"]).to_pylist())
+        other = _others(found, rows)
+        begun = rows.filter(pc.and_(pc.equal(rows["date"], first), pc.greater(rows["days_since_planting"], 0)))
+        unknown = _ids(begun) - _ids(found.filter(pc.equal(found["date"], first - _DAY))) - other
+        return other | self._outdated(snapshot, rows, unknown) if unknown else other
 
 
-def _place(rows: pa.Table, outdated: set[str]) -> str:
+def _ids(rows: pa.Table) -> set[str]:
+    return set(pc.unique(rows["field_id"]).to_pylist())
+
+
+def _others(found: pa.Table, rows: pa.Table) -> set[str]:
+    """Fields of `rows` that `found` holds in another version; two fields with the same polygon share a version."""
+    wanted = rows.select(["field_id", "field_version"]).to_pandas().drop_duplicates("field_id")
+    pairs = found.select(["field_id", "field_version"]).to_pandas()
+    version = pairs["field_id"].map(wanted.set_index("field_id")["field_version"])
+    return set(pairs["field_id"][version.notna() & (version != pairs["field_version"])])
+
+
+def _place(rows: pa.Table, outdated: set[str], since: dt.date | None) -> str:
     """SQL for the part of the table that a commit of `rows` owns.
 
-    For each field the span of its new days; for a field with rows of another version, all that it has.
+    For each field the span of its new days, or a longer one where there are many, and all before `since`; for a field
+    with rows of another version, all that it has.
     """
     frame = rows.select(["field_id", "date"]).to_pandas()
     spans = frame.groupby("field_id")["date"].agg(["min", "max"])
     parts = [_where(sorted(outdated), None, None)] if outdated else []
+    if since is not None:
+        parts.append(f"{_where(list(spans.index), None, None)} AND date < {_sql(since)}")
     rest = spans[~spans.index.isin(outdated)]
-    parts += [_where(list(group.index), low, high) for (low, high), group in rest.groupby(["min", "max"])]
+    groups = list(rest.groupby(["min", "max"]))
+    if len(groups) > _SPANS:  # what stands there besides is read, and kept
+        groups = [((rest["min"].min(), rest["max"].max()), rest)]
+    parts += [_where(list(group.index), low, high) for (low, high), group in groups]
     return " OR ".join(f"({part})" for part in parts)
 
 
@@ -269,8 +315,10 @@ def _aligned(standing: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _with_kept(rows: pa.Table, standing: pa.Table) -> pa.Table:
-    """`rows` and what stands in their place under other keys, of the same field versions."""
+def _with_kept(rows: pa.Table, standing: pa.Table, since: dt.date | None) -> pa.Table:
+    """`rows` and what stands in their place under other keys, of the same field versions and not before `since`."""
+    if since is not None:
+        standing = standing.filter(pc.greater_equal(standing["date"], since))
     versions = rows.select(["field_id", "field_version"]).group_by(["field_id", "field_version"]).aggregate([])
     others = standing.join(rows.select(["field_id", "date"]), ["field_id", "date"], join_type="left anti")
     kept = others.join(versions, ["field_id", "field_version"], join_type="inner")
@@ -290,11 +338,11 @@ def _where(fields: Sequence[str] | None, start: dt.date | None, end: dt.date | N
     if fields is not None:
         parts.append(f"field_id IN ({', '.join(quote(name) for name in fields)})" if len(fields) else "FALSE")
     if start is not None:
-        parts.append(f"date >= {_day(start)}")
+        parts.append(f"date >= {_sql(start)}")
     if end is not None:
-        parts.append(f"date <= {_day(end)}")
+        parts.append(f"date <= {_sql(end)}")
     return " AND ".join(parts) or None
 
 
-def _day(day: dt.date) -> str:
+def _sql(day: dt.date) -> str:
     return f"DATE '{day.isoformat()}'"
