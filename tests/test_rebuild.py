@@ -123,6 +123,51 @@ def test_days_that_come_meanwhile_are_not_lost(tmp_path: Path, monkeypatch: pyte
     assert missing_rows(ready(new), work.cube, work.results)["days"].tolist() == [3, 3]
 
 
+class Catalogue:
+    """A source that is asked anew by its copies alone, as one that keeps what it found."""
+
+    def __init__(self, offered: dict[str, ArraySource]) -> None:
+        self.offered, self.source = offered, offered["now"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"offered": self.offered}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.offered, self.source = state["offered"], state["offered"]["now"]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+
+@pytest.mark.parametrize("is_cut", [False, True], ids=["meanwhile", "while it lay cut"])
+def test_a_scene_that_is_amended_meanwhile_is_in_the_new_cube_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cut: bool
+) -> None:
+    work = Work(str(tmp_path / "store"), make_box(SMALL))
+    append_days(DAY1, DAY3, SOURCE, ready(work.box), work.cube, work.results)
+    amended = ArraySource(SMALL, [scene(DAY1, version="2", ndvi=THIRD), scene(DAY2, ndvi=FIRST), *SOURCE.scenes[1:]])
+    adopt, offered = Cube.adopt, {"now": SOURCE}
+
+    def overtaken(self: Cube, other: Cube, expected: str, now: dt.datetime) -> None:
+        if offered["now"] is SOURCE:
+            offered["now"] = amended
+            correct_days(DAY1, amended, ready(work.box), Cube(work.location, "b"), work.results)
+            if is_cut:
+                raise KeyboardInterrupt
+        adopt(self, other, expected, now)
+
+    monkeypatch.setattr(Cube, "adopt", overtaken)
+    new = changed_box(work.box, "noise")
+    if is_cut:
+        with pytest.raises(KeyboardInterrupt):
+            rebuild_cube(new, SOURCE, work.cube, work.results)
+    rebuild_cube(new, Catalogue(offered), work.cube, work.results)  # type: ignore[arg-type]
+    fresh = Work(str(tmp_path / "fresh"), new)
+    append_days(DAY1, DAY3, amended, ready(new), fresh.cube, fresh.results)
+    for name, values in fresh.cube.open().data_vars.items():
+        assert np.array_equal(work.cube.open()[name].values, values.values, equal_nan=True), name
+
+
 def test_a_writer_with_the_old_box_is_told(tmp_path: Path) -> None:
     work = Work(str(tmp_path / "store"), make_box(SMALL))
     append_days(DAY1, DAY2, SOURCE, ready(work.box), work.cube, work.results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 from collections.abc import Callable
 
@@ -11,7 +12,8 @@ from geofield.boxes import Box
 from geofield.cube.cube import Cube
 from geofield.errors import LostRaceError
 from geofield.pipeline.append import AppendReport, append_days
-from geofield.pipeline.boxfields import box_fields
+from geofield.pipeline.boxfields import BoxFields, box_fields
+from geofield.pipeline.correct import correct_days
 from geofield.pipeline.layers import cube_schema
 from geofield.pipeline.run import Run
 from geofield.recipe.digest import recipe_digest
@@ -36,8 +38,9 @@ def rebuild_cube(
     """Build the cube of a changed box beside the present one and swap it in by one compare-and-swap.
 
     What an earlier call built is kept: a rebuild that was cut goes on where it ended. Readers see the old cube until
-    the new one holds as many days. Rows are not written here: their digests differ afterwards, and the planner finds
-    them.
+    the new one holds as many days. Days that were built before the present one was last published to are compared with
+    the source once more, so that no correction is lost. Rows are not written here: their digests differ afterwards, and
+    the planner finds them.
 
     Parameters
     ----------
@@ -62,14 +65,29 @@ def rebuild_cube(
         tip = cube.tip()
         last = cube.head(tip).last
         other = cube.beside(branch_of(box), schema)
+        afresh = copy.copy(source)  # a source may keep what it found before the tip was there; its copy asks again
+        report += _amend(afresh, fields, other, results, run)
         if last is not None and last >= box.start:
-            report += append_days(box.start, last, source, fields, other, results, run, progress)
+            report += append_days(box.start, last, afresh, fields, other, results, run, progress)
         try:
             cube.adopt(other, tip, dt.datetime.now(dt.UTC))
         except LostRaceError:
             continue
         return report
     raise LostRaceError(f"Box {box.id} is being extended by others faster than it is rebuilt; try again.")
+
+
+def _amend(source: Source, fields: BoxFields, other: Cube, results: Results, run: Run) -> AppendReport:
+    """Amend the days that were built earlier: a scene may have been amended in the present cube since."""
+    if not len(other.head().days):
+        return AppendReport()
+    done = correct_days(fields.box.start, source, fields, other, results, run)
+    return AppendReport(
+        source_reads=done.source_reads,
+        source_bytes=done.source_bytes,
+        cube_objects_written=done.cube_objects_written,
+        tasks=done.tasks,
+    )
 
 
 def branch_of(box: Box) -> str:
