@@ -15,7 +15,7 @@ from geofield.cube.cube import Cube, as_date
 from geofield.errors import BoxError, ConfigurationError, CorruptStoreError, NotFoundError
 from geofield.fields import Placement, place_fields
 from geofield.pipeline.boxfields import BoxFields, box_fields
-from geofield.pipeline.layers import cube_schema, value_columns
+from geofield.pipeline.layers import cube_schema, is_cube_of, value_columns
 from geofield.pipeline.removal import forget_fields, remove_box
 from geofield.pipeline.run import Run, package_version
 from geofield.recipe.variables import check_recipe
@@ -112,14 +112,17 @@ class Store:
     def change_box(self, box: Box, max_pixels: int = MAX_PIXELS) -> Box:
         """Say that a box is to be another: the next run builds its new cube beside the old one and swaps it in.
 
-        A change that leaves the cube as it is (the source's settings, `settle_days`, statistics) holds at once.
+        A change that leaves the cube that stands as it is (the source's settings, `settle_days`, statistics) holds at
+        once.
         """
         standing = self.box(box.id)
         source = open_source(box.source)
         check_recipe(box, source.bands())
         grid = resolve_grid(box, source.native_geobox() if box.grid.native else None, max_pixels)
         changed = box.model_copy(update={"pixels": grid.to_dict(), "imported": standing.imported})
-        if cube_schema(changed, grid) == cube_schema(standing, standing.resolved):
+        cube = self.cube(box.id)
+        cube.create(cube_schema(standing, standing.resolved), Run().metadata("create", []))
+        if is_cube_of(changed, cube):  # the description may be behind it: a run can die between the two
             self.location.delete(f"changes/{box.id}.json")
             self.location.write(f"boxes/{box.id}.json", changed.model_dump_json(indent=1).encode())
         else:

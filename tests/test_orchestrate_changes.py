@@ -106,3 +106,37 @@ def test_a_changed_box_is_built_anew_by_the_next_run(tmp_path: Path, capsys: pyt
     run(fresh, END)
     check_equal(store, fresh)
     assert store.pending_change("b") is None
+
+
+def noisy(q: float) -> geofield.Box:
+    """The box with another noise: a new cube."""
+    return geofield.Box.model_validate(
+        describe() | {"variables": {"ndvi": {"index": "NDVI", "valid_range": [-1, 1], "state": "kalman", "q": q}}}
+    )
+
+
+def fresh_store(folder: Path, box: dict[str, Any], until: dt.date = END) -> geofield.Store:
+    """The store that there would be if the box had been so from the start."""
+    store = make_store(str(folder / "fresh"), folder, box)
+    run(store, until)
+    return store
+
+
+def test_a_change_can_be_taken_back_when_the_run_died_after_the_swap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cube is the new one and the description the old one."""
+    store = make_store(str(tmp_path / "store"), tmp_path, describe())
+    run(store, END)
+    store.change_box(noisy(1e-3))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(geofield.Store, "finish_change", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(store, END)
+    store.change_box(geofield.Box.model_validate(describe()))
+    assert run(store, END)["errors"] == []
+    check_equal(store, fresh_store(tmp_path, describe()))

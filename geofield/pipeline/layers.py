@@ -36,6 +36,12 @@ def cube_schema(box: Box, grid: Grid) -> Schema:
     return Schema(grid, tuple(arrays), drift, recipe_digest(box, grid).hex())
 
 
+def is_cube_of(box: Box, cube: Cube) -> bool:
+    """Whether the cube that stands now is that of a box as it is described."""
+    cube.head()
+    return cube.schema == cube_schema(box, box.resolved)
+
+
 def check_schema(box: Box, cube: Cube) -> None:
     """`LostRaceError` when the cube is not (any more) that of the box: somebody changed it meanwhile."""
     if cube.schema != cube_schema(box, box.resolved):
