@@ -113,7 +113,7 @@ class Store:
         """Say that a box is to be another: the next run builds its new cube beside the old one and swaps it in.
 
         A change that leaves the cube that stands as it is (the source's settings, `settle_days`, statistics) holds at
-        once.
+        once, unless another one is pending: then it takes its place.
         """
         standing = self.box(box.id)
         source = open_source(box.source)
@@ -122,11 +122,13 @@ class Store:
         changed = box.model_copy(update={"pixels": grid.to_dict(), "imported": standing.imported})
         cube = self.cube(box.id)
         cube.create(cube_schema(standing, standing.resolved), Run().metadata("create", []))
-        if is_cube_of(changed, cube):  # the description may be behind it: a run can die between the two
-            self.location.delete(f"changes/{box.id}.json")
-            self.location.write(f"boxes/{box.id}.json", changed.model_dump_json(indent=1).encode())
-        else:
-            self.location.write(f"changes/{box.id}.json", changed.model_dump_json(indent=1).encode())
+        with self.location.lock(_change_lock(box.id)):
+            # what is pending may be swapped in at any moment, so that what takes its place has to be pending too
+            is_pending = self.location.exists(f"changes/{box.id}.json")
+            # the description may be behind the cube: a run can die between the two
+            holds = is_cube_of(changed, cube) and not is_pending
+            folder = "boxes" if holds else "changes"
+            self.location.write(f"{folder}/{box.id}.json", changed.model_dump_json(indent=1).encode())
         return changed
 
     def pending_change(self, box_id: str) -> Box | None:
@@ -137,9 +139,15 @@ class Store:
             return None
 
     def finish_change(self, box: Box) -> None:
-        """Make a changed box, whose cube has been swapped in, the one that holds."""
-        self.location.write(f"boxes/{box.id}.json", box.model_dump_json(indent=1).encode())
-        self.location.delete(f"changes/{box.id}.json")
+        """Make a changed box, whose cube has been swapped in, the one that holds.
+
+        What was asked for meanwhile stays pending. On S3, where nothing is locked, not what comes in the moment between
+        looking and removing.
+        """
+        with self.location.lock(_change_lock(box.id)):
+            self.location.write(f"boxes/{box.id}.json", box.model_dump_json(indent=1).encode())
+            if self.pending_change(box.id) == box:
+                self.location.delete(f"changes/{box.id}.json")
 
     def note_imported(self, box_id: str, last: dt.date) -> None:
         """Say that a box's days up to `last` come from elsewhere, so that they are not compared with its source."""
@@ -314,6 +322,10 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
             f"{location.url} has format {value.get('format')!r}; this geofield reads {FORMAT}. Update it."
         )
     return Store(location, value.get("defaults", {}))
+
+
+def _change_lock(box_id: str) -> str:
+    return f"change-{box_id}"
 
 
 def _of_today(rows: pd.DataFrame, box: Box) -> pd.DataFrame:

@@ -261,7 +261,9 @@ class _Runner:
     def _rounds(self, box_id: str, result: BoxResult) -> None:
         """Look, plan, do; and look again when something was tried twice or another writer was at work."""
         state = self._look(box_id, result)
-        if state.progress.is_pending and self.part.takes("rebuild"):
+        for _ in range(_ROUNDS):  # another change may be asked for while one is built
+            if not (state.progress.is_pending and self.part.takes("rebuild")):
+                break
             self.steps.rebuild(self._plan(state)[0], result)
             state = self._look(box_id, result)
         end = last_day(state.box, self.until)

@@ -14,6 +14,7 @@ import pytest
 import shapely
 
 import geofield
+from geofield import Cube
 from orchestrate import run
 from orchestrate.cli import main
 from orchestrate.inbox import submit
@@ -140,3 +141,35 @@ def test_a_change_can_be_taken_back_when_the_run_died_after_the_swap(
     store.change_box(geofield.Box.model_validate(describe()))
     assert run(store, END)["errors"] == []
     check_equal(store, fresh_store(tmp_path, describe()))
+
+
+@pytest.mark.parametrize("last", [noisy(5e-3), geofield.Box.model_validate(describe())], ids=["another", "taken back"])
+def test_what_is_asked_for_while_a_change_is_built_is_built_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: geofield.Box
+) -> None:
+    store = make_store(str(tmp_path / "store"), tmp_path, describe())
+    run(store, END)
+    store.change_box(noisy(1e-3))
+    adopt = Cube.adopt
+
+    def changed_again(self: Cube, *args: Any) -> None:
+        monkeypatch.setattr(Cube, "adopt", adopt)
+        store.change_box(last)
+        adopt(self, *args)
+
+    monkeypatch.setattr(Cube, "adopt", changed_again)
+    assert run(store, END)["errors"] == []
+    assert store.pending_change("b") is None
+    assert store.box("b").variables == last.variables
+    check_equal(store, fresh_store(tmp_path, last.model_dump(mode="json")))
+
+
+def test_a_change_taken_back_before_it_is_built_builds_nothing(tmp_path: Path) -> None:
+    store = make_store(str(tmp_path / "store"), tmp_path, describe())
+    run(store, END)
+    tip = store.cube("b").tip()
+    store.change_box(noisy(1e-3))
+    store.change_box(geofield.Box.model_validate(describe()))
+    assert run(store, END)["errors"] == []
+    assert store.pending_change("b") is None
+    assert store.cube("b").tip() == tip
