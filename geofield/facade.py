@@ -114,20 +114,28 @@ class Store:
 
         A change that leaves the cube that stands as it is (the source's settings, `settle_days`, statistics) holds at
         once, unless another one is pending: then it takes its place.
+
+        Raises
+        ------
+        BoxError
+            A new cube would lack days that the present one holds.
+        GridError, RecipeError, SourceError
+            The box asks for what cannot be.
         """
-        standing = self.box(box.id)
         source = open_source(box.source)
         check_recipe(box, source.bands())
         grid = resolve_grid(box, source.native_geobox() if box.grid.native else None, max_pixels)
-        changed = box.model_copy(update={"pixels": grid.to_dict(), "imported": standing.imported})
-        cube = self.cube(box.id)
-        cube.create(cube_schema(standing, standing.resolved), Run().metadata("create", []))
         with self.location.lock(_change_lock(box.id)):
+            standing, cube = self.box(box.id), self.cube(box.id)
+            changed = box.model_copy(update={"pixels": grid.to_dict(), "imported": standing.imported})
+            cube.create(cube_schema(standing, standing.resolved), Run().metadata("create", []))
+            # the description may be behind the cube: a run can die between the two
+            is_built = is_cube_of(changed, cube)
+            if not is_built:
+                _check_rebuild(standing)
             # what is pending may be swapped in at any moment, so that what takes its place has to be pending too
             is_pending = self.location.exists(f"changes/{box.id}.json")
-            # the description may be behind the cube: a run can die between the two
-            holds = is_cube_of(changed, cube) and not is_pending
-            folder = "boxes" if holds else "changes"
+            folder = "boxes" if is_built and not is_pending else "changes"
             self.location.write(f"{folder}/{box.id}.json", changed.model_dump_json(indent=1).encode())
         return changed
 
@@ -150,9 +158,19 @@ class Store:
                 self.location.delete(f"changes/{box.id}.json")
 
     def note_imported(self, box_id: str, last: dt.date) -> None:
-        """Say that a box's days up to `last` come from elsewhere, so that they are not compared with its source."""
-        box = self.box(box_id)
-        if box.imported is None or box.imported < last:
+        """Say that a box's days up to `last` come from elsewhere, so that they are not compared with its source.
+
+        Raises
+        ------
+        BoxError
+            A change of the box is pending, whose new cube would not have those days.
+        """
+        with self.location.lock(_change_lock(box_id)):
+            box = self.box(box_id)
+            if box.imported is not None and box.imported >= last:
+                return
+            if self.pending_change(box_id) is not None:
+                raise BoxError(f"Box {box_id} was changed and its new cube is not built yet. Run first, then import.")
             noted = box.model_copy(update={"imported": last})
             self.location.write(f"boxes/{box_id}.json", noted.model_dump_json(indent=1).encode())
 
@@ -322,6 +340,15 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
             f"{location.url} has format {value.get('format')!r}; this geofield reads {FORMAT}. Update it."
         )
     return Store(location, value.get("defaults", {}))
+
+
+def _check_rebuild(standing: Box) -> None:
+    if standing.imported is not None:
+        raise BoxError(
+            f"The days of box {standing.id} up to {standing.imported} were imported. A new cube is built from the box's "
+            "own source, which does not have them. Make a box with another id that is as this one is to be, and import "
+            "the imagery into it."
+        )
 
 
 def _change_lock(box_id: str) -> str:

@@ -18,7 +18,15 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 import geofield
-from geofield.errors import CrsError, GridError, MissingBandError, MissingDaysError, SourceError, UnreadableFileError
+from geofield.errors import (
+    BoxError,
+    CrsError,
+    GridError,
+    MissingBandError,
+    MissingDaysError,
+    SourceError,
+    UnreadableFileError,
+)
 from geofield.grid import Grid
 from geofield.source import Source, open_source
 from geofield.testing.source import SourceContract
@@ -381,6 +389,30 @@ def test_imports_that_would_mislead_are_refused(tmp_path: Path) -> None:
         import_imagery(store, imagery, "b")
     with pytest.raises(GridError, match=r"no area in common|has no pixel on the source's grid"):
         import_imagery(store, imagery, "far", {"bbox": [10.0, 50.0, 10.01, 50.01], "grid": {"resolution": 10}})
+
+
+def test_imported_days_and_a_new_cube_exclude_each_other(tmp_path: Path) -> None:
+    """The new cube is built from the box's own source, which knows nothing of those days."""
+    imagery = geofield.imagery_at(str(write_folder(tmp_path / "in")), quality=["cloud"])
+    (tmp_path / "later").mkdir()
+    bands = {"ndvi": "NDVI_{time}.tif", "cloud": "CLOUD_{time}.tif"}
+    files = {"type": "files", "root": str(tmp_path / "later"), "bands": bands, "quality": ["cloud"]}
+    box, other = (
+        smallstore.box(source=files, variables={"ndvi": VARIABLES["ndvi"] | noise}) for noise in ({}, {"q": 1e-3})
+    )
+    store = smallstore.make_store(str(tmp_path / "store"), box)
+    store.add_box(box.model_copy(update={"id": "c"}))
+    import_imagery(store, imagery, "b")
+    with pytest.raises(BoxError, match=r"up to 2025-04-19 were imported.*Make a box with another id"):
+        store.change_box(other)
+    assert store.pending_change("b") is None
+    store.change_box(box.model_copy(update={"settle_days": 2}))  # leaves the cube as it is
+    store.change_box(other.model_copy(update={"id": "c"}))
+    with pytest.raises(BoxError, match="Run first, then import"):
+        import_imagery(store, imagery, "c")
+    run(store, DAYS[0])
+    import_imagery(store, imagery, "c")
+    assert [int(store.cube(name).head().acquired.sum()) for name in "bc"] == [10, 9]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
