@@ -16,7 +16,7 @@ from geofield.errors import BoxError, ConfigurationError, CorruptStoreError, Not
 from geofield.fields import Placement, place_fields
 from geofield.pipeline.boxfields import BoxFields, box_fields
 from geofield.pipeline.layers import cube_schema, is_cube_of, value_columns
-from geofield.pipeline.removal import forget_fields, remove_box
+from geofield.pipeline.removal import check_not_half_removed, forget_fields, remove_box
 from geofield.pipeline.run import Run, package_version
 from geofield.recipe.variables import check_recipe
 from geofield.reduce.weights import WeightStore
@@ -88,7 +88,7 @@ class Store:
         Raises
         ------
         BoxError
-            Another box has this id.
+            Another box has this id, or one that had it is only half removed.
         GridError, RecipeError, SourceError
             The box asks for what cannot be.
         """
@@ -97,6 +97,7 @@ class Store:
         grid = resolve_grid(box, source.native_geobox() if box.grid.native else None, max_pixels)
         resolved = box.model_copy(update={"pixels": grid.to_dict()})
         cube_schema(resolved, grid)
+        check_not_half_removed(self.location, box.id)
         key = f"boxes/{box.id}.json"
         if not self.location.create(key, resolved.model_dump_json(indent=1).encode()):
             standing = self._read_box(key)

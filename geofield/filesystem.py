@@ -130,5 +130,12 @@ def _temporary_in(folder: Path, before: float) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
+def remove_empty_folders(folder: Path) -> None:
+    """Remove a folder and those below it that hold no file."""
+    for place, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):  # it holds something
+            os.rmdir(place)
+
+
 def _unescaped(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import pandas as pd
@@ -14,7 +16,7 @@ import pytest
 import shapely
 
 import geofield
-from geofield.errors import LostRaceError, NotFoundError
+from geofield.errors import BoxError, LostRaceError, NotFoundError
 from geofield.pipeline.history import rows_history
 from geofield.pipeline.publish import publish
 from geofield.pipeline.verify import verify
@@ -22,6 +24,7 @@ from geofield.store import Location
 from orchestrate import run
 from orchestrate.cli import main
 from orchestrate.inbox import submit
+from tests.support import smallstore
 from tests.test_orchestrate_changes import END, describe, make_store
 
 
@@ -160,3 +163,44 @@ def test_the_command_line_withdraws_and_forgets(store: geofield.Store, capsys: p
     assert said["rows"] == 9
     assert [key.startswith("inbox/accepted/") for key in said["files_that_hold_it"]] == [True]
     assert main(["withdraw", store.url, "--field", "nobody"]) == 2
+
+
+def test_a_removed_box_can_be_added_again(store_url: str) -> None:
+    store = smallstore.make_store(store_url)
+    assert run(store, smallstore.day(3))["errors"] == []
+    mean = float(store.cube("b").open()["ndvi"].mean())
+    assert store.remove_box("b") > 10
+    store.add_box(smallstore.box())
+    assert run(store, smallstore.day(3))["errors"] == []
+    assert float(store.cube("b").open()["ndvi"].mean()) == mean
+    assert verify(store.location) == []
+
+
+def test_a_removal_that_was_cut_is_finished_before_the_box_is_added_again(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = smallstore.make_store(store_url)
+    assert run(store, smallstore.day(2))["errors"] == []
+    in_all = len([info for info in store.location.list("") if "/b/" in info.key or info.key.endswith("/b.json")])
+    for done in (1, 2, 7, in_all - 1):
+        left = iter(range(done))
+
+        def mortal(location: Location, key: str, left: Iterator[int] = left, real: Any = Location.delete) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            real(location, key)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Location, "delete", mortal)
+            with pytest.raises(KeyboardInterrupt):
+                store.remove_box("b")
+        if done > 2:  # its description and the note of what is done
+            with pytest.raises(NotFoundError, match="has no cube"):
+                store.cube("b").head()
+        with pytest.raises(BoxError, match=r"removed and not all of it is gone.*geofield remove-box"):
+            store.add_box(smallstore.box())
+        assert store.boxes() == {}
+        assert store.remove_box("b") == in_all - done
+        store.add_box(smallstore.box())
+        assert run(store, smallstore.day(2))["errors"] == []
+        assert verify(store.location) == []

@@ -21,10 +21,12 @@ import zarr
 from geofield.cube.failures import answering
 from geofield.cube.schema import Schema, create_arrays
 from geofield.errors import CorruptStoreError
+from geofield.filesystem import remove_empty_folders
 from geofield.store import Location
 
 MAIN = "main"
-_LAST = f"refs/branch.{MAIN}/ref.json"  # without it, there is no repository
+PRESENT = f"refs/branch.{MAIN}/ref.json"
+"""The object that names the present of a repository: without it, there is none."""
 
 
 def create_repository(
@@ -56,8 +58,9 @@ def create_repository(
     new = target.with_name(f".{target.name}.new")  # no box begins with a dot; one that was cut leaves this behind
     shutil.rmtree(new, ignore_errors=True)
     _build(new, schema, configuration, message, metadata)
+    remove_empty_folders(target)
     try:
-        os.rename(new, target)  # takes the place of an empty directory, of nothing else
+        os.rename(new, target)
     except OSError as error:
         raise CorruptStoreError(
             f"{target} holds files and is no cube, so none can be made there: {error}. Move them away."
@@ -82,8 +85,8 @@ def _build(
 
 def _upload(folder: Path, location: Location, key: str) -> None:
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    assert _LAST in files, files
-    files.remove(_LAST)
+    assert PRESENT in files, files
+    files.remove(PRESENT)
     # What another creation left is never written over: it may be the one that just became the repository.
-    for name in [*files, _LAST]:
+    for name in [*files, PRESENT]:
         location.create(f"{key}/{name}", (folder / name).read_bytes())

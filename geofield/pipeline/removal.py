@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from geofield.errors import NotFoundError
+from geofield.cube.creation import PRESENT
+from geofield.errors import BoxError, NotFoundError
+from geofield.filesystem import remove_empty_folders
 from geofield.registry import FieldRegistry
 from geofield.results.rows import Results
 from geofield.store import Location
 
-FOLDERS = ("cubes", "rows", "published", "weights", "progress/.work")
+FOLDERS = ("rows", "published", "weights", "progress/.work")  # besides the cube
 
 
 def forget_fields(
@@ -49,20 +52,48 @@ def forget_fields(
 def remove_box(location: Location, box_id: str) -> int:
     """Remove a box with its cube, rows, copies and weights; how many objects there were.
 
-    The box goes first, so that nobody works on it any more; a removal that was cut is finished by the next call.
+    The box goes first, so that nobody works on it any more, then the name of its cube's present, so that what is half
+    there is no cube. The cube's other objects go last: while one is there, the removal is not over, and
+    `check_not_half_removed` tells. A removal that was cut is finished by the next call.
 
     Raises
     ------
     NotFoundError
         There is nothing of such a box.
     """
-    keys = [f"{folder}/{box_id}.json" for folder in ("boxes", "changes", "progress")]
+    cube = [info.key for info in location.list(f"cubes/{box_id}/")]
+    keys = [f"{folder}/{box_id}.json" for folder in ("changes", "boxes", "progress")]
     keys = [key for key in keys if location.exists(key)]
+    keys += [key for key in cube if key == f"cubes/{box_id}/{PRESENT}"]
     for folder in FOLDERS:
         keys += [info.key for info in location.list(f"{folder}/{box_id}/")]
+    keys += [key for key in cube if key not in keys]
     if not keys:
         raise NotFoundError(f"There is no box {box_id!r} in {location.url}.")
     with location.lock(box_id):
         for key in keys:
             location.delete(key)
+        if not location.is_s3:
+            for folder in ("cubes", *FOLDERS):
+                remove_empty_folders(Path(location.url) / folder / box_id)
     return len(keys)
+
+
+def check_not_half_removed(location: Location, box_id: str) -> None:
+    """Refuse to make a box on top of what a removal that was cut, or is at work, has left of one.
+
+    Raises
+    ------
+    BoxError
+        How to finish the removal.
+    """
+    box = f"boxes/{box_id}.json"
+    if location.exists(box):
+        return
+    left = len(location.list(f"cubes/{box_id}/"))
+    # looked for again: whoever makes a box writes its description before the cube
+    if left and not location.exists(box):
+        raise BoxError(
+            f"A box {box_id!r} was removed and not all of it is gone: its cube has {left} objects. Finish that first: "
+            f"geofield remove-box {location.url} --id {box_id} --yes"
+        )
