@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrate.tables import Column, FittedTable
+
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 _WIDE = 160  # not a terminal: nothing is cut
 _SHOWN = 10
@@ -20,7 +21,7 @@ _LEFT = frozenset(
      "reason", "run", "status", "last day")
 )  # fmt: skip
 
-_WHOLE = frozenset(("date", "status", "run", "until", "start", "last day"))  # not cut where there is little room
+_WHOLE = frozenset(("date", "status", "run", "until", "start", "last day"))  # not folded where there is little room
 
 
 def console() -> Console:
@@ -30,20 +31,14 @@ def console() -> Console:
     return Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDE)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> FittedTable:
     """A table; numbers to the right."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    for heading in headings:
-        made.add_column(
-            heading, justify="left" if heading in _LEFT else "right", overflow="fold", no_wrap=heading in _WHOLE
-        )
-    for row in rows:
-        made.add_row(*(Text(printable(value)) for value in row))
-    return made
+    texts = [[printable(value) for value in row] for row in rows]
+    columns = [
+        Column(heading, tuple(row[at] for row in texts), heading in _LEFT, heading in _WHOLE)
+        for at, heading in enumerate(headings)
+    ]
+    return FittedTable(columns, title)
 
 
 def printable(value: object) -> str:
