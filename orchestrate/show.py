@@ -175,7 +175,7 @@ def show_receipt(receipt: Mapping[str, Any]) -> None:
             for name, one in worked.items()
         ]  # fmt: skip
         out.print(table(headings, rows, f"Run {receipt['run_id']} until {receipt['until']}"))
-    elif not boxes:
+    elif not boxes and not receipt["errors"]:
         out.print("There is no box yet: add one with `geofield add-box`.")
     elif not receipt["errors"]:
         out.print(f"Nothing to do: {many(len(boxes), 'box')}, everything until {receipt['until']} is there.")
@@ -208,8 +208,13 @@ def show_status(status: Mapping[str, Any]) -> None:
             for name, one in status["boxes"].items()
         ]  # fmt: skip
         out.print(table(headings, rows))
-    else:
+    elif not status["errors"]:
         out.print("There is no box yet: add one with `geofield add-box`.")
+    if status["errors"]:
+        names = ", ".join(printable(one["box"]) for one in status["errors"])
+        out.print(
+            f"{many(len(status['errors']), 'box')} cannot be read: {names}. The reasons are at the end.", soft_wrap=True
+        )
     waiting = status["inbox"]["boxes"] + status["inbox"]["fields"]
     if waiting:
         out.print(f"{many(waiting, 'file')} in the inbox; `geofield run` reads them.")

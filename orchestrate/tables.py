@@ -69,9 +69,7 @@ class FittedTable:
 
         made = Table(box=box.SIMPLE_HEAD, title=self.title, title_justify="left", title_style="bold", pad_edge=False)
         for column, width in zip(self.columns, widths, strict=True):
-            made.add_column(
-                column.heading, justify="left" if column.is_text else "right", overflow="fold", width=width
-            )
+            made.add_column(column.heading, justify="left" if column.is_text else "right", overflow="fold", width=width)
         for row in zip(*(column.cells for column in self.columns), strict=True):
             made.add_row(*(Text(value) for value in row))
         return made

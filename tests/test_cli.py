@@ -475,3 +475,12 @@ def test_field_in_two_boxes(geofield_: Any, tmp_path: Path) -> None:
     assert geofield_(*plot, "--box", "east").status == 0
     other = geofield_("series", store.url, "--field", "B")
     assert (other.status, "There is A." in other.err) == (2, True)
+
+
+def test_status_says_how_many_boxes_cannot_be_read(geofield_: Any, store: Store) -> None:
+    text = store.location.read("boxes/b.json")
+    store.location.write("boxes/b.json", text[: len(text) // 2])
+    done = geofield_("status", store.url)
+    assert done.status == 1
+    assert "1 box cannot be read: b." in done.out
+    assert "no box yet" not in done.out
