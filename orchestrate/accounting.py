@@ -70,6 +70,7 @@ def _log(tenant: str, receipt: Mapping[str, Any]) -> None:
         "days_appended": sum(one.get("days_appended", 0) for one in boxes),
         "days_amended": sum(one.get("days_amended", 0) for one in boxes),
         "rows_written": sum(one.get("rows_written", 0) for one in boxes),
+        "rows_removed": sum(one.get("rows_removed", 0) for one in boxes),
         "late_fields": sum((one.get("late") or {}).get("fields", 0) for one in boxes),
         "rows_rejected": inbox.get("rows_rejected", 0),
         "retries": receipt.get("retries") or 0,

@@ -45,7 +45,7 @@ def attempts(receipts: Iterable[Mapping[str, Any]], box: str | None = None) -> I
     Yields
     ------
     run_id, started, seconds (None: it never ended), box, outcome, first_day, last_day (of what it appended),
-    days_appended, days_amended, rows_written, late_fields, errors (date, kind, message).
+    days_appended, days_amended, rows_written, rows_removed, late_fields, errors (date, kind, message).
     `outcome` is done, nothing (all was there), failed, interrupted, or unfinished.
     """
     for receipt in receipts:
@@ -75,6 +75,7 @@ def _attempt(
         "days_appended": appended,
         "days_amended": int(one.get("days_amended") or 0),
         "rows_written": int(one.get("rows_written") or 0),
+        "rows_removed": int(one.get("rows_removed") or 0),
         "late_fields": int((one.get("late") or {}).get("fields") or 0),
         "errors": [{key: error.get(key) for key in ("date", "kind", "message")} for error in errors],
     }

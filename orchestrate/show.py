@@ -164,12 +164,12 @@ def show_receipt(receipt: Mapping[str, Any]) -> None:
     boxes = receipt["boxes"]
     worked = {name: one for name, one in boxes.items() if _total(one)}
     if worked:
-        headings = ("box", "days appended", "amended", "there before", "reads", "read", "rows", "late fields",
+        headings = ("box", "days appended", "amended", "there before", "reads", "read", "rows", "rows removed", "late fields",
                     "late field-days", "late source reads", "time")  # fmt: skip
         rows = [
             (name, one["days_appended"], one["days_amended"], one["days_present"],
              one["source_reads"], size(one["source_bytes"]),
-             one["rows_written"], one["late"]["fields"] + one["mended"]["fields"],
+             one["rows_written"], one["rows_removed"], one["late"]["fields"] + one["mended"]["fields"],
              one["late"]["field_days"] + one["mended"]["field_days"], one["late"]["source_reads"],
              duration(sum(one["seconds"].values())))
             for name, one in worked.items()
@@ -224,10 +224,10 @@ def show_status(status: Mapping[str, Any]) -> None:
     if status["runs"]:
         runs = [
             (one["run_id"], one["until"], one["finished"] or "not finished", one["days_appended"], one["late_fields"],
-             one["rows_written"], one["retries"], len(one["errors"]))
+             one["rows_written"], one["rows_removed"], one["retries"], len(one["errors"]))
             for one in status["runs"]
         ]  # fmt: skip
-        columns = ("run", "until", "finished", "days", "late fields", "rows", "retries", "failures")
+        columns = ("run", "until", "finished", "days", "late fields", "rows", "rows removed", "retries", "failures")
         out.print(table(columns, runs, "Runs, the last ones first"))
         _show_errors(out, status["runs"][0]["errors"])
     else:
@@ -243,11 +243,12 @@ def show_runs(since: str, found: Sequence[Mapping[str, Any]], days: Sequence[Map
         return
     rows = [
         (one["run_id"], one["started"][:19], one["box"], one["outcome"], _days_of(one), one["days_appended"],
-         one["days_amended"], one["rows_written"], one["late_fields"], duration(one["seconds"]),
+         one["days_amended"], one["rows_written"], one["rows_removed"], one["late_fields"], duration(one["seconds"]),
          ", ".join(sorted({error["kind"] for error in one["errors"]})) or None)
         for one in found
     ]  # fmt: skip
-    headings = ("run", "started", "box", "status", "date", "days", "amended", "rows", "late fields", "time", "reason")
+    headings = ("run", "started", "box", "status", "date", "days", "amended", "rows", "removed", "late fields", "time",
+                "reason")  # fmt: skip
     out.print(table(headings, rows, f"Runs since {since}"))
     again = [one for one in days if one["attempts"] > 1 or one["failed"]]
     if again:

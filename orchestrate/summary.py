@@ -148,5 +148,6 @@ def _run(receipt: dict[str, Any]) -> dict[str, Any]:
         "days_appended": sum(box.get("days_appended", 0) for box in boxes),
         "late_fields": sum((box.get("late") or {}).get("fields", 0) for box in boxes),
         "rows_written": sum(box.get("rows_written", 0) for box in boxes),
+        "rows_removed": sum(box.get("rows_removed", 0) for box in boxes),
         "errors": receipt.get("errors") or [],
     }

@@ -25,6 +25,7 @@ from orchestrate import run
 from orchestrate.cli import main
 from orchestrate.inbox import submit
 from tests.support import smallstore
+from orchestrate.summary import summarise
 from tests.test_orchestrate_changes import END, describe, make_store
 
 
@@ -204,3 +205,12 @@ def test_a_removal_that_was_cut_is_finished_before_the_box_is_added_again(
         store.add_box(smallstore.box())
         assert run(store, smallstore.day(2))["errors"] == []
         assert verify(store.location) == []
+def test_a_run_that_only_removes_rows_says_so(store: geofield.Store, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = len(store.rows(field="f1"))
+    store.withdraw_fields(["f1"])
+    assert main(["run", store.url, "--until", END.isoformat()]) == 0
+    said = capsys.readouterr()
+    assert f"run over: rows removed {rows}" in said.err
+    assert summarise(store)["runs"][0]["rows_removed"] == rows
+    assert main(["runs", store.url, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["attempts"][-1]["rows_removed"] == rows
