@@ -263,6 +263,7 @@ def test_crs_of_the_file_goes_before_the_option(tmp_path: Path) -> None:
         ("f.zip", zipped({"f.geojson": b"{}" * 99})[:60], "zip archive is damaged"),
         ("f.shp", b"\x00\x00\x27\x0a" + b"\0" * 96, "send them in one zip"),
         ("f.gpkg", b"SQLite format 3\x00" + b"\0" * 200, "cannot be read"),
+        ("bin.gpkg", bytes(range(255, 0, -1)), "damaged, or no GeoPackage at all"),
         ("f.fgb", b"fgb\x03fgb\x01" + b"\0" * 200, "no layer with geometries"),
         ("f.parquet", b"PAR1" + b"\0" * 200, "cannot be read"),
         ("f.gz", b"\x1f\x8b\x08" + b"\0" * 20, "gzip: unpack it first"),

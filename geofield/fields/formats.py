@@ -22,6 +22,10 @@ _HEAD = 512
 _SHP = b"\x00\x00\x27\x0a"
 _DATABASE = b"SQLite format 3\x00"
 _FLATGEOBUF = b"fgb"
+_BINARY = {
+    ".gpkg": "GeoPackage", ".fgb": "FlatGeobuf", ".parquet": "GeoParquet", ".geoparquet": "GeoParquet",
+    ".shp": "Shapefile", ".zip": "zip archive",
+}  # fmt: skip
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -74,7 +78,13 @@ def _text(data: bytes, name: str, options: FieldOptions) -> RawRows:
         raise refuse("the file is packed with gzip: unpack it first, or send a zip archive")
     if name.lower().endswith(LINES):
         return read_json(data, name, options)
-    text = decode(data)
+    try:
+        text = decode(data)
+    except TextError as error:
+        format_ = next((known for suffix, known in _BINARY.items() if name.lower().endswith(suffix)), None)
+        if format_ is None:
+            raise
+        raise refuse(f"the file is damaged, or no {format_} at all: it begins with {data[:8]!r}") from error
     check_text(text)
     start = text.lstrip()[:_HEAD]
     if start.startswith(("{", "[")):
