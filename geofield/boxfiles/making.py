@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from geofield.boxes import ID_RULE, Box
 from geofield.boxfiles.bounds import Bounds, bounds_from
 from geofield.boxfiles.wording import faults
-from geofield.errors import BoxError, ConfigurationError
+from geofield.errors import BoxError, ConfigurationError, SourceError
 from geofield.fields.dates import read_day
 from geofield.fields.names import shown
+from geofield.sourcetypes import OPENERS, opener_of
 
 ID_KEYS = ("id", "box_id", "boxId", "BOX_ID", "box-id", "bbox_id", "bboxId", "bbox-id", "object-id", "object_id")
 SETTINGS = ("bbox", "crs", "start", "grid", "source", "variables", "settle_days", "day", "merge")
@@ -244,6 +245,10 @@ def _source(said: tuple[_Said, ...]) -> dict[str, Any]:
         source = {"type": source}
     if not isinstance(source, Mapping) or not isinstance(source.get("type"), str):
         raise BoxError(f"source is {shown(source)}: it needs a `type`, e.g. {{type: simulated}}")
+    try:
+        opener_of(source["type"])
+    except SourceError as error:
+        raise BoxError(f"source: {str(error).rstrip('.')}") from error
     return {key: _resolved(key, value, one.folder) if key in _ADDRESSES else value for key, value in source.items()}
 
 
@@ -263,7 +268,7 @@ def _variables(said: tuple[_Said, ...]) -> Any:
     if variables is None:
         source = _first(said, "source")
         kind = source.get("type") if isinstance(source, Mapping) else source
-        if kind is not None and kind not in _SENTINEL:
+        if kind in OPENERS and kind not in _SENTINEL:
             raise BoxError(f"no variables: a source of type {kind!r} needs `variables` in the file, or --variables")
         return DEFAULT_VARIABLES
     if not isinstance(variables, Mapping):

@@ -6,9 +6,9 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from geofield.errors import SourceError
 from geofield.source.counters import ReadCounter, count_read, counting
 from geofield.source.protocol import Acquisition, Source
+from geofield.sourcetypes import OPENERS, opener_of
 
 __all__ = [
     "Acquisition",
@@ -21,13 +21,6 @@ __all__ = [
     "register_source",
 ]
 
-_TYPES = {
-    "simulated": "geofield.source.simulated:SimulatedSource.from_spec",
-    "files": "geofield.source.files:FilesSource.from_spec",
-    "stac": "geofield.source.stac:StacSource.from_spec",
-    "stack": "geofield.source.stack:StackSource.from_spec",
-}
-
 
 def open_source(spec: Mapping[str, Any]) -> Source:
     """A source from the `source` mapping of a box; `type` picks the kind. Reads nothing yet.
@@ -37,10 +30,7 @@ def open_source(spec: Mapping[str, Any]) -> Source:
     SourceError
         An unknown type, or a key or value that it does not take.
     """
-    kind = spec.get("type")
-    if not isinstance(kind, str) or kind not in _TYPES:
-        raise SourceError(f"{kind!r} is no type of source. Give `type` as one of {', '.join(sorted(_TYPES))}.")
-    module, _, path = _TYPES[kind].partition(":")
+    module, _, path = opener_of(spec.get("type")).partition(":")
     opener: Any = importlib.import_module(module)
     for name in path.split("."):
         opener = getattr(opener, name)
@@ -66,4 +56,4 @@ def register_source(kind: str, opener: str) -> None:
         `package.module:name` of what takes the mapping and returns a Source; imported when first needed. Named by
         code, never by a box file, which must not choose what is run.
     """
-    _TYPES[kind] = opener
+    OPENERS[kind] = opener
