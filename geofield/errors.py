@@ -6,6 +6,7 @@ policies key on it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar, Literal
 
 Action = Literal["retry", "skip", "fix", "stop"]
@@ -185,3 +186,21 @@ def unanswered(what: str, error: Exception) -> GeofieldError:
     if any(word in told for word in _DENIED):
         return AccessError(f"{what}: {told}. Check the credentials and the bucket's policy.")
     return StoreUnavailableError(f"{what}: {told}. Try again; nothing was lost.")
+
+
+# --- what there is instead ------------------------------------------------------------------------------------------
+
+_NEAR = 8
+
+
+def there_is(asked: str, known: Collection[str]) -> str:
+    """The end of a message about a name that is not known: those near to it, or the first of those there are."""
+    import difflib
+
+    if not known:
+        return "There is none yet."
+    if near := difflib.get_close_matches(asked, known, _NEAR):
+        return f"Near it: {', '.join(near)}."
+    first = sorted(known)[:_NEAR]
+    rest = len(known) - len(first)
+    return f"There {'is' if len(known) == 1 else 'are'} {', '.join(first)}{f' and {rest:,} more' if rest else ''}."

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from geofield.errors import ConfigurationError
+from geofield.errors import ConfigurationError, NotFoundError, there_is
+from orchestrate.boxlist import box_ids
 from orchestrate.clicommon import AS_JSON, STORE, open_store, print_json
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ _YES = click.option("--yes", is_flag=True, help="Do it.")
 @AS_JSON
 def withdraw(store: str | None, fields: tuple[str, ...], as_json: bool) -> int:
     """Say that fields stop: the next run removes their rows; their versions stay."""
-    number = open_store(store).withdraw_fields(fields)
+    opened = open_store(store)
+    _check_fields(opened, fields)
+    number = opened.withdraw_fields(fields)
     _say(as_json, {"withdrawn": number}, f"{number} of {len(fields)} withdrawn now. The next run removes their rows.")
     return 0
 
@@ -36,6 +39,7 @@ def withdraw(store: str | None, fields: tuple[str, ...], as_json: bool) -> int:
 def forget(store: str | None, fields: tuple[str, ...], yes: bool, as_json: bool) -> int:
     """Remove fields with all their history. Earlier states of the tables cannot be asked for afterwards."""
     opened = open_store(store)
+    _check_fields(opened, fields)
     _confirm(yes, f"{', '.join(fields)} and the history of every table of rows")
     rows = opened.forget_fields(fields)
     files = _files_with(opened, fields)
@@ -55,7 +59,10 @@ def remove_box(store: str | None, box_id: str, yes: bool, as_json: bool) -> int:
     """Remove a box with its cube, rows and copies."""
     opened = open_store(store)
     _confirm(yes, f"box {box_id} with its cube and rows")
-    number = opened.remove_box(box_id)
+    try:
+        number = opened.remove_box(box_id)
+    except NotFoundError as error:
+        raise NotFoundError(f"{error} {there_is(box_id, box_ids(opened))}") from error
     _say(as_json, {"objects": number}, f"Box {box_id} is gone: {number} objects removed.")
     return 0
 
@@ -66,6 +73,14 @@ COMMANDS = (withdraw, forget, remove_box)
 def _confirm(yes: bool, what: str) -> None:
     if not yes:
         raise ConfigurationError(f"This removes {what}, for good. Say --yes to do it.")
+
+
+def _check_fields(store: Store, fields: tuple[str, ...]) -> None:
+    """`NotFoundError` for a field that never was in the store; it names those near to it."""
+    known = set(store.registry.versions()["field_id"])
+    for name in fields:
+        if name not in known:
+            raise NotFoundError(f"There is no field {name!r}. {there_is(name, known)}")
 
 
 def _files_with(store: Store, fields: tuple[str, ...]) -> list[str]:

@@ -48,7 +48,7 @@ def _format_of(out: Path | None) -> str:
 
 def _write_rows(rows: Any, format_: str, out: Path | None) -> None:
     from orchestrate import series as one
-    from orchestrate.show import show_rows
+    from orchestrate.show import many, show_rows
 
     if format_ == "table":
         if out is not None:
@@ -69,6 +69,7 @@ def _write_rows(rows: Any, format_: str, out: Path | None) -> None:
         out.write_bytes(data)
     except OSError as error:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}.") from error
+    click.echo(f"{many(len(rows), 'row')} of field {rows['field_id'].iloc[0]} written to {out}", err=True)
 
 
 COMMANDS = (series,)

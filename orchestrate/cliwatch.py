@@ -129,7 +129,10 @@ def runs(store: str | None, box: str | None, failed: bool, since: str | None, as
     today = dt.datetime.now(dt.UTC).date()
     start = today - dt.timedelta(days=DAYS_BACK) if since is None else _day(since)
     # a clock that runs ahead of this one may have written a receipt of tomorrow
-    found = list(attempts(receipts_since(open_store(store), start, today + dt.timedelta(days=1)), box))
+    opened = open_store(store)
+    found = list(attempts(receipts_since(opened, start, today + dt.timedelta(days=1)), box))
+    if box is not None and not found:  # of a box that was removed there may be some
+        opened.box(box)
     days = by_day(found)
     if failed:
         found = [one for one in found if one["outcome"] in ("failed", "unfinished")]

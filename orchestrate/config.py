@@ -71,12 +71,15 @@ def settings(environment: Mapping[str, str] | None = None, **said: Any) -> Setti
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in one['loc'])} = {one['input']!r}: "
-            f"{one['msg'].removeprefix('Value error, ')}"
-            for one in error.errors(include_url=False)
-        )
+        faults = "; ".join(_fault(one) for one in error.errors(include_url=False))
         raise ConfigurationError(f"A setting is wrong: {faults}.") from error
+
+
+def _fault(one: Any) -> str:
+    cause = one.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigurationError):  # says itself what was given
+        return str(cause).rstrip(".")
+    return f"{'.'.join(str(part) for part in one['loc'])} = {one['input']!r}: {one['msg']}"
 
 
 def parse_workers(text: str) -> int | tuple[int, int]:

@@ -60,7 +60,7 @@ class Schedule:
         try:
             return next(CronSim(self.cron or "", local))
         except (CronSimError, StopIteration) as error:
-            reason = str(error) or "no such day ever comes"
+            reason = str(error).rstrip(".") or "no such day ever comes"
             raise ConfigurationError(
                 f"{self.cron!r} is no cron expression: {reason}. It has five fields: minute, hour, day of the month, "
                 "month, day of the week; 30 6 * * * is half past six every day."

@@ -6,7 +6,7 @@ import io
 import json
 from typing import TYPE_CHECKING
 
-from geofield.errors import ConfigurationError, NotFoundError
+from geofield.errors import ConfigurationError, NotFoundError, there_is
 
 if TYPE_CHECKING:
     import os
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from geofield import Store
 
 _KEY = ("box", "field_id", "field_version", "date", "days_since_planting", "status", "covered", "digest")
-_NEAR = 8
 
 
 def field_rows(store: Store, field: str, box: str | None = None, variable: str | None = None) -> pd.DataFrame:
@@ -54,11 +53,7 @@ def _why_none(store: Store, field: str, box: str | None) -> str:
     if field in known:
         where = "" if box is None else f" in box {box}"
         return f"Field {field!r} has no rows{where} yet: `geofield run` writes them."
-    import difflib
-
-    near = difflib.get_close_matches(field, known, _NEAR) or known[:_NEAR]
-    there = f"There is {', '.join(near)}{', ...' if len(known) > len(near) else ''}." if near else "There is none yet."
-    return f"There is no field {field!r}. {there}"
+    return f"There is no field {field!r}. {there_is(field, known)}"
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

@@ -203,7 +203,7 @@ def fault_of(error: Any) -> str:
     is_plain = isinstance(said, str | int | float) and "urls" not in error["loc"]
     value = f" = {mask(repr(said))}" if is_plain and error["type"] != "extra_forbidden" else ""
     reason = "there is no such setting" if error["type"] == "extra_forbidden" else error["msg"]
-    return f"{key}{value}: {mask(reason.removeprefix('Value error, '))}"
+    return f"{key}{value}: {mask(reason.removeprefix('Value error, ').rstrip('.'))}"
 
 
 def _check_of_store(raw: Mapping[str, Any], name: str) -> None:

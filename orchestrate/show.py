@@ -164,8 +164,8 @@ def show_receipt(receipt: Mapping[str, Any]) -> None:
     boxes = receipt["boxes"]
     worked = {name: one for name, one in boxes.items() if _total(one)}
     if worked:
-        headings = ("box", "days appended", "amended", "there before", "reads", "read", "rows", "rows removed", "late fields",
-                    "late field-days", "late source reads", "time")  # fmt: skip
+        headings = ("box", "days appended", "amended", "there before", "reads", "read", "rows", "rows removed",
+                    "late fields", "late field-days", "late source reads", "time")  # fmt: skip
         rows = [
             (name, one["days_appended"], one["days_amended"], one["days_present"],
              one["source_reads"], size(one["source_bytes"]),

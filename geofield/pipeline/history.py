@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from geofield.boxes import Box
 from geofield.cube.cube import Cube
 from geofield.cube.view import read_items
-from geofield.errors import NotFoundError, StoreUnavailableError
+from geofield.errors import NotFoundError, StoreUnavailableError, there_is
 from geofield.fields import place_fields
 from geofield.registry import FieldRegistry
 from geofield.results.rows import Results
@@ -187,7 +187,8 @@ def _versions(registry: FieldRegistry, field_id: str) -> pd.DataFrame:
     versions = registry.versions()
     own = versions[versions["field_id"] == field_id]
     if own.empty:
-        raise NotFoundError(f"There is no field {field_id!r}, and there never was one.")
+        near = there_is(field_id, set(versions["field_id"]))
+        raise NotFoundError(f"There is no field {field_id!r}, and there never was one. {near}")
     return own.reset_index(drop=True)
 
 
