@@ -74,6 +74,11 @@ def last_day(box: BoxExtent, until: dt.date) -> dt.date:
     return until - box.settle_days * _DAY
 
 
+def first_due(box: BoxExtent) -> dt.date:
+    """The earliest `until` of a run that appends a day."""
+    return box.start + box.settle_days * _DAY
+
+
 def _correction_steps(box: BoxExtent, progress: BoxProgress, rates: Rates) -> list[Step]:
     if not progress.changed:
         return []

@@ -59,6 +59,9 @@ class BoxReceipt:
         Time taken by kind of work, what estimates are made of.
     incomplete
         Acquisitions that lacked a band, in words: nothing was taken from them for what needs it.
+    first_due
+        The earliest last day of a run for which the box has a day to append: its start and what it holds back. None:
+        not known, the box was not read.
     first_day_appended, last_day
         The first of the days that this run appended; the cube's last day as far as this run knows. None: none.
     """
@@ -77,6 +80,7 @@ class BoxReceipt:
     mended: Late = field(default_factory=Late)
     seconds: dict[str, float] = field(default_factory=lambda: {"append": 0.0, "late": 0.0})
     incomplete: list[str] = field(default_factory=list)
+    first_due: str | None = None
     first_day_appended: str | None = None
     last_day: str | None = None
 

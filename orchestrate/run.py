@@ -23,7 +23,7 @@ from orchestrate.forecast import forecast
 from orchestrate.inbox import InboxReport, read_inbox
 from orchestrate.kube import Job
 from orchestrate.logs import of_run
-from orchestrate.plan import last_day, plan
+from orchestrate.plan import first_due, last_day, plan
 from orchestrate.progress import Progress, Silent
 from orchestrate.receipt import Receipt, write_receipt
 from orchestrate.sizing import demand
@@ -165,7 +165,7 @@ class _Runner:
         if not self.is_sized:
             yield
             return
-        steps, _ = forecast(self.survey, box_ids)
+        steps = forecast(self.survey, box_ids).steps
         job = Job(self.work.id, self.store.url, demand(steps, self.crew.size), self.progress.say)
         job.startup["plan"] = round(time.monotonic() - self.began, 3)
         with clusters.connect("kube", self.settings.workers, job) as client, clusters.active(client):
@@ -253,6 +253,7 @@ class _Runner:
         if note is None:
             return False
         end = last_day(note.extent, self.until)
+        result.receipt.first_due = first_due(note.extent).isoformat()
         if note.cube.last is not None:
             result.receipt.last_day = note.cube.last.isoformat()
             result.receipt.days_present = days_between(note.extent.start, min(note.cube.last, end))
@@ -267,6 +268,7 @@ class _Runner:
             self.steps.rebuild(self._plan(state)[0], result)
             state = self._look(box_id, result)
         end = last_day(state.box, self.until)
+        result.receipt.first_due = first_due(state.box).isoformat()
         result.receipt.last_day = None if state.cube.last is None else state.cube.last.isoformat()
         result.receipt.days_present = (
             0 if state.cube.last is None else days_between(state.box.start, min(state.cube.last, end))

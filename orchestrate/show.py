@@ -127,6 +127,8 @@ def show_plan(result: Mapping[str, Any]) -> None:
             f"about {size(totals['source_bytes'])} to read; "
             f"{many(totals['late_field_days'], 'field-day')} from the stored cubes. Time: {time}."
         )
+    elif result["begins_later"]:
+        out.print(_later(result["begins_later"], result["until"]), soft_wrap=True)
     else:
         out.print(f"Nothing to do: everything until {result['until']} is there.")
     _show_imagery(out, result.get("imagery") or {})
@@ -177,6 +179,8 @@ def show_receipt(receipt: Mapping[str, Any]) -> None:
         out.print(table(headings, rows, f"Run {receipt['run_id']} until {receipt['until']}"))
     elif not boxes and not receipt["errors"]:
         out.print("There is no box yet: add one with `geofield add-box`.")
+    elif not receipt["errors"] and (later := _begin_later(boxes, receipt["until"])):
+        out.print(_later(later, receipt["until"]), soft_wrap=True)
     elif not receipt["errors"]:
         out.print(f"Nothing to do: {many(len(boxes), 'box')}, everything until {receipt['until']} is there.")
     inbox = receipt["inbox"]
@@ -190,6 +194,18 @@ def show_receipt(receipt: Mapping[str, Any]) -> None:
             out.print(printable(f"box {name}: {text}"), soft_wrap=True)
     _show_refused(out, receipt["rejected"], receipt["notices"])
     _show_errors(out, receipt["errors"])
+
+
+def _begin_later(boxes: Mapping[str, Mapping[str, Any]], until: str) -> dict[str, str]:
+    return {name: due for name, one in boxes.items() if (due := one.get("first_due")) is not None and due > until}
+
+
+def _later(boxes: Mapping[str, str], until: str) -> str:
+    """That boxes have no day yet, and from when on they will."""
+    listed = [f"{printable(name)} from {due} on" for name, due in list(boxes.items())[:_SHOWN]]
+    rest = f", and {len(boxes) - _SHOWN:,} more" if len(boxes) > _SHOWN else ""
+    begin = "begins" if len(boxes) == 1 else "begin"
+    return f"Nothing to do until {until}: {many(len(boxes), 'box')} {begin} later ({', '.join(listed)}{rest})."
 
 
 def _total(box: Mapping[str, Any]) -> int:

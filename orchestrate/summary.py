@@ -33,9 +33,9 @@ def planned(store: Store, until: dt.date, look_back: int = 0, search: bool = Fal
         Ask STAC catalogues for the scenes of the days that are to be appended.
     """
     with geofield.searches_kept():
-        steps, failures = forecast(Survey(store, until, look_back))
-        imagery = offers(store, steps) if search else {}
-    steps = [with_bytes(step, imagery) for step in steps]
+        found = forecast(Survey(store, until, look_back))
+        imagery = offers(store, found.steps) if search else {}
+    steps = [with_bytes(step, imagery) for step in found.steps]
     appends = [step for step in steps if isinstance(step, Append)]
     fills = [step for step in steps if isinstance(step, FillLate | Reduce)]
     known = [step.seconds for step in steps if step.seconds is not None]
@@ -54,7 +54,8 @@ def planned(store: Store, until: dt.date, look_back: int = 0, search: bool = Fal
         },
         "imagery": imagery,
         "inbox": _inbox(store),
-        "errors": [fault(box_id, None, error) for box_id, error in failures.items()],
+        "begins_later": {box_id: due.isoformat() for box_id, due in found.later.items()},
+        "errors": [fault(box_id, None, error) for box_id, error in found.failures.items()],
     }
 
 

@@ -255,7 +255,7 @@ def test_failing_box_makes_exit_status_1(geofield_: Any, tmp_path: Path, monkeyp
         (("run", "{store}", "--until", "tomorrow"), "--until 'tomorrow' is not a day; write YYYY-MM-DD"),
         (("run", "{store}", "--until", "2999-01-01"), "is in the future"),
         (("run", "{store}", "--workers", "many"), "--workers is a number or MIN:MAX"),
-        (("run", "{store}", "--workers", "0"), "wrong: --workers has to be at least 1, and MIN at most MAX; got '0'.\n"),
+        (("run", "{store}", "--workers", "0"), "wrong: --workers has to be at least 1, and MIN at most MAX; got '0'."),
         (("run", "{store}", "--cluster", "fast"), "--cluster is threads, local, kube, or an address"),
         (("run", "{store}", "--cluster", "kube"), "extra `kube`"),
         (("run", "{nowhere}"), "There is no store at {nowhere}. Make one: geofield init {nowhere}"),
@@ -440,7 +440,8 @@ def test_series_in_every_format(geofield_: Any, full: Store, tmp_path: Path) -> 
     records = geofield_(*call, "--json").json
     assert [one["date"] for one in records] == [str(date) for date in rows["date"]]
     assert any(one["ndvi_mean"] is None for one in records)
-    assert geofield_(*call, "--out", tmp_path / "a.parquet").out == ""
+    written = geofield_(*call, "--out", tmp_path / "a.parquet")
+    assert (written.out, written.err) == ("", f"{len(rows)} rows of field A written to {tmp_path / 'a.parquet'}\n")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a.parquet"), rows)
 
 
@@ -492,3 +493,12 @@ def test_status_says_how_many_boxes_cannot_be_read(geofield_: Any, store: Store)
     assert done.status == 1
     assert "1 box cannot be read: b." in done.out
     assert "no box yet" not in done.out
+
+
+def test_a_run_before_a_box_begins_says_so(geofield_: Any, store: Store) -> None:
+    told = "Nothing to do until 2024-01-01: 1 box begins later (b from 2025-04-01 on).\n"
+    assert geofield_("plan", store.url, "--until", "2024-01-01").out == told
+    assert geofield_("run", store.url, "--until", "2024-01-01").out == told
+    assert geofield_("run", store.url, "--until", "2025-04-02").status == 0
+    assert geofield_("run", store.url, "--until", "2024-01-01").out == told  # from the note of the run before
+    assert geofield_("plan", store.url, "--until", "2024-01-01").out == told
