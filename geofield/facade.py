@@ -346,7 +346,7 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
 def _check_rebuild(standing: Box) -> None:
     if standing.imported is not None:
         raise BoxError(
-            f"The days of box {standing.id} up to {standing.imported} were imported. A new cube is built from the box's "
+            f"Days of box {standing.id} up to {standing.imported} were imported. A new cube is built from the box's "
             "own source, which does not have them. Make a box with another id that is as this one is to be, and import "
             "the imagery into it."
         )

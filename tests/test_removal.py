@@ -24,8 +24,8 @@ from geofield.store import Location
 from orchestrate import run
 from orchestrate.cli import main
 from orchestrate.inbox import submit
-from tests.support import smallstore
 from orchestrate.summary import summarise
+from tests.support import smallstore
 from tests.test_orchestrate_changes import END, describe, make_store
 
 
@@ -205,6 +205,8 @@ def test_a_removal_that_was_cut_is_finished_before_the_box_is_added_again(
         store.add_box(smallstore.box())
         assert run(store, smallstore.day(2))["errors"] == []
         assert verify(store.location) == []
+
+
 def test_a_run_that_only_removes_rows_says_so(store: geofield.Store, capsys: pytest.CaptureFixture[str]) -> None:
     rows = len(store.rows(field="f1"))
     store.withdraw_fields(["f1"])
