@@ -133,7 +133,7 @@ class Store:
             # the description may be behind the cube: a run can die between the two
             is_built = is_cube_of(changed, cube)
             if not is_built:
-                _check_rebuild(standing)
+                _check_rebuild(standing, changed, cube.head().first)
             # what is pending may be swapped in at any moment, so that what takes its place has to be pending too
             is_pending = self.location.exists(f"changes/{box.id}.json")
             folder = "boxes" if is_built and not is_pending else "changes"
@@ -343,12 +343,17 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
     return Store(location, value.get("defaults", {}))
 
 
-def _check_rebuild(standing: Box) -> None:
+def _check_rebuild(standing: Box, changed: Box, first: dt.date | None) -> None:
+    if first is not None and changed.start > first:
+        raise BoxError(
+            f"Box {changed.id} holds days and rows from {first} on; one that begins on {changed.start} would lose some. "
+            "Give it another id."
+        )
     if standing.imported is not None:
         raise BoxError(
-            f"Days of box {standing.id} up to {standing.imported} were imported. A new cube is built from the box's "
-            "own source, which does not have them. Make a box with another id that is as this one is to be, and import "
-            "the imagery into it."
+            f"The days of box {standing.id} up to {standing.imported} were imported. A new cube is built from the "
+            "box's own source, which does not have them. Make a box with another id that is as this one is to be, and "
+            "import the imagery into it."
         )
 
 

@@ -15,6 +15,8 @@ import shapely
 
 import geofield
 from geofield import Cube
+from geofield.errors import BoxError
+from geofield.pipeline.verify import verify
 from orchestrate import run
 from orchestrate.cli import main
 from orchestrate.inbox import submit
@@ -173,3 +175,19 @@ def test_a_change_taken_back_before_it_is_built_builds_nothing(tmp_path: Path) -
     assert run(store, END)["errors"] == []
     assert store.pending_change("b") is None
     assert store.cube("b").tip() == tip
+
+
+def test_an_earlier_first_day_is_a_new_cube_and_a_later_one_is_refused(tmp_path: Path) -> None:
+    store = make_store(str(tmp_path / "store"), tmp_path, describe())
+    earlier, later = (describe() | {"start": str(START + dt.timedelta(days=days))} for days in (-3, 3))
+    store.change_box(geofield.Box.model_validate(later))  # there is no day yet
+    store.change_box(geofield.Box.model_validate(describe()))
+    run(store, END)
+    store.change_box(geofield.Box.model_validate(earlier))
+    assert store.pending_change("b") is not None
+    assert run(store, END)["errors"] == []
+    check_equal(store, fresh_store(tmp_path, earlier))
+    assert verify(store.location) == []
+    with pytest.raises(BoxError, match="holds days and rows from 2025-04-28 on"):
+        store.change_box(geofield.Box.model_validate(later))
+    assert store.pending_change("b") is None

@@ -37,9 +37,9 @@ def cube_schema(box: Box, grid: Grid) -> Schema:
 
 
 def is_cube_of(box: Box, cube: Cube) -> bool:
-    """Whether the cube that stands now is that of a box as it is described."""
-    cube.head()
-    return cube.schema == cube_schema(box, box.resolved)
+    """Whether the cube that stands now is that of a box as it is described; one of no days may begin on any."""
+    first = cube.head().first
+    return cube.schema == cube_schema(box, box.resolved) and first in (None, box.start)
 
 
 def check_schema(box: Box, cube: Cube) -> None:

@@ -1,4 +1,7 @@
-"""A change of mind: other variables, mask, noise or grid. A new cube beside the old one, swapped in when complete."""
+"""A change of mind: other variables, mask, noise or grid, an earlier start.
+
+A new cube beside the old one, swapped in when complete.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from geofield.errors import LostRaceError
 from geofield.pipeline.append import AppendReport, append_days
 from geofield.pipeline.boxfields import BoxFields, box_fields
 from geofield.pipeline.correct import correct_days
-from geofield.pipeline.layers import cube_schema
+from geofield.pipeline.layers import cube_schema, is_cube_of
 from geofield.pipeline.run import Run
 from geofield.recipe.digest import recipe_digest
 from geofield.results.rows import Results
@@ -57,7 +60,7 @@ def rebuild_cube(
     run = run or Run()
     schema = cube_schema(box, box.resolved)
     report = AppendReport()
-    if cube.schema == schema:
+    if is_cube_of(box, cube):
         cube.leave_beside(branch_of(box))  # a call that was cut right after the swap did not
         return report
     fields = box_fields(box, _NO_FIELDS)
@@ -92,4 +95,4 @@ def _amend(source: Source, fields: BoxFields, other: Cube, results: Results, run
 
 def branch_of(box: Box) -> str:
     """The branch on which the cube of a changed box is built."""
-    return f"{PREFIX}{recipe_digest(box, box.resolved).hex()}-{box.resolved.tile}"
+    return f"{PREFIX}{recipe_digest(box, box.resolved).hex()}-{box.resolved.tile}-{box.start:%Y%m%d}"
