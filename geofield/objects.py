@@ -15,7 +15,7 @@ from geofield.errors import ConfigurationError, NotFoundError
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object of a location: its key below the location, size in bytes, and when it was last written (UTC).
+    """One object of a location: its key below the location, size in bytes, and when it was put there (UTC).
 
     Attributes
     ----------
@@ -108,7 +108,8 @@ class Directory:
                 continue
             with contextlib.suppress(FileNotFoundError):  # removed since the directory was read
                 stat = file.stat()
-                modified = dt.datetime.fromtimestamp(stat.st_mtime, dt.UTC)
+                # not when it was written, which whoever copies or moves a file may keep from where it was before
+                modified = dt.datetime.fromtimestamp(stat.st_ctime, dt.UTC)
                 etag = f"{stat.st_mtime_ns:x}-{stat.st_size:x}-{stat.st_ino:x}"
                 found.append(ObjectInfo(file.relative_to(self.root).as_posix(), stat.st_size, modified, etag))
         return sorted(found, key=lambda info: info.key)

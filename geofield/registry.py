@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class FieldRegistry:
 
     def current(self, as_of: int | dt.datetime | None = None) -> pd.DataFrame:
         """The current version of each field, sorted by id, without withdrawn ones."""
-        latest = self._latest(self.table.open(as_of))
+        latest = _latest(self._all(self.table.open(as_of)))
         return latest[~latest["withdrawn"]].reset_index(drop=True)
 
     def placeable(self) -> tuple[int, pa.Table]:
@@ -76,13 +76,21 @@ class FieldRegistry:
         """Every version, in order of acceptance."""
         return self._all(self.table.open())
 
-    def accept(self, fields: pd.DataFrame, file: str, metadata: Mapping[str, Any]) -> int:
+    def accept(
+        self, fields: pd.DataFrame, file: str, metadata: Mapping[str, Any], is_due: Callable[[], bool] = lambda: True
+    ) -> int:
         """Add versions in one commit.
 
         Parameters
         ----------
         fields
             Columns of `SCHEMA` but `file`, `accepted` and `withdrawn`.
+        file
+            What they were handed in with. A version that the same file has brought before is not brought again,
+            whatever was accepted or withdrawn since.
+        is_due
+            Asked when the table has been read: False keeps it as it is. So what another process did with the file
+            before somebody else's commit is never missed.
 
         Returns
         -------
@@ -90,8 +98,9 @@ class FieldRegistry:
         """
         for _ in range(_TRIES):
             snapshot = self.table.open()
-            new = _new_versions(fields, self._latest(snapshot))
-            if new.empty:
+            every = self._all(snapshot)
+            new = _new_versions(_not_brought(fields, every[every["file"] == file]), _latest(every))
+            if new.empty or not is_due():
                 return 0
             rows = new.assign(file=file, accepted=dt.datetime.now(dt.UTC), withdrawn=False)
             try:
@@ -111,7 +120,7 @@ class FieldRegistry:
         """
         for _ in range(_TRIES):
             snapshot = self.table.open()
-            latest = self._latest(snapshot).set_index("field_id", drop=False)
+            latest = _latest(self._all(snapshot)).set_index("field_id", drop=False)
             for name in field_ids:
                 if name not in latest.index:
                     raise NotFoundError(f"There is no field {name!r} to withdraw.")
@@ -147,9 +156,14 @@ class FieldRegistry:
         ordered: pd.DataFrame = frame.sort_values(["accepted", "row"], kind="stable").reset_index(drop=True)
         return ordered
 
-    def _latest(self, snapshot: Snapshot) -> pd.DataFrame:
-        every = self._all(snapshot)
-        return every.drop_duplicates("field_id", keep="last").sort_values("field_id").reset_index(drop=True)
+
+def _latest(every: pd.DataFrame) -> pd.DataFrame:
+    return every.drop_duplicates("field_id", keep="last").sort_values("field_id").reset_index(drop=True)
+
+
+def _not_brought(fields: pd.DataFrame, brought: pd.DataFrame) -> pd.DataFrame:
+    keys = ["field_id", "version"]
+    return fields[~pd.MultiIndex.from_frame(fields[keys]).isin(pd.MultiIndex.from_frame(brought[keys]))]
 
 
 def _new_versions(fields: pd.DataFrame, current: pd.DataFrame) -> pd.DataFrame:

@@ -1,17 +1,20 @@
 """The inbox of a store: files of boxes and fields are put there, read, and moved away with the reasons.
 
 A file is moved only after what it held is safe; reading one twice changes nothing. So a crash at any moment costs no
-more than reading it again.
+more than reading it again, and several runs may read at once. Only what was read is removed: what was put in its place
+meanwhile waits for the next run. What is put there in the moment between the last look and the removal is not noticed,
+since S3 has no removal with a condition that all servers keep; so a new file gets a name of its own (`submit` sees to
+that).
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import json
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +28,18 @@ from orchestrate.inboxfiles import (
     SHAPEFILE,
     TRIES,
     WHY,
+    Content,
     Kind,
     Waiting,
+    content,
     content_of,
     fitting,
+    is_there,
     now,
     numbered,
-    options_of,
+    options_in,
+    read_if_there,
+    submitted_in,
     waiting,
 )
 from orchestrate.work import InboxCounts, fault
@@ -148,18 +156,24 @@ def _check_path(path: Path) -> None:
 
 
 def _put(store: Store, kind: Kind, path: Path, name: str, data: bytes, options: Mapping[str, Any]) -> Submitted:
-    """The options first, then the file: who finds the file finds its options."""
+    """The options first, then the file: who finds the file finds its options.
+
+    Options that are there already are never taken over: whoever moves the file they belonged to may be about to remove
+    them.
+    """
     name = fitting(name)
     for number in range(1, TRIES):
         key = f"inbox/{kind}/{numbered(name, number)}"
         sidecar = key + OPTIONS
         text = json.dumps({"options": dict(options), "submitted": now().isoformat()}, ensure_ascii=False, indent=1)
-        if not store.location.create(sidecar, text.encode()) and options_of(store, sidecar) != options:
-            continue
-        if store.location.create(key, data):
+        is_own = store.location.create(sidecar, text.encode())
+        if is_own and store.location.create(key, data):
             return Submitted(str(path), key, True)
-        if store.location.read(key) == data:
-            return Submitted(str(path), key, False)
+        if read_if_there(store, key) == data:
+            if is_own or options_in(read_if_there(store, sidecar), sidecar) == options:
+                return Submitted(str(path), key, False)
+        elif is_own:  # the file was put there without options
+            store.location.delete(sidecar)
     raise ConfigurationError(f"The inbox holds {TRIES - 1} files of the name {name!r}; run `geofield run` first.")
 
 
@@ -168,9 +182,10 @@ def _put(store: Store, kind: Kind, path: Path, name: str, data: bytes, options: 
 
 @dataclass
 class _Outcome:
-    """What came of one file."""
+    """What came of one file. `new`: how many of the accepted were not known before."""
 
     accepted: int = 0
+    new: int = 0
     rejected: list[Refused] = field(default_factory=list)
     notices: list[Told] = field(default_factory=list)
 
@@ -199,10 +214,11 @@ def read_inbox(store: Store, run: Run, report: InboxReport | None = None, limit:
     report = InboxReport() if report is None else report
     for one in waiting(store)[:limit]:
         try:
-            outcome = _take(store, run, one)
-            _move(store, run, one, outcome)
+            outcome = _receive(store, run, one)
         except GeofieldError as error:
             report.errors.append({**fault(None, None, error), "file": one.key})
+            continue
+        if outcome is None:
             continue
         report.counts.files_accepted += not outcome.is_refused
         report.counts.files_rejected += outcome.is_refused
@@ -214,12 +230,23 @@ def read_inbox(store: Store, run: Run, report: InboxReport | None = None, limit:
     return report
 
 
-def _take(store: Store, run: Run, one: Waiting) -> _Outcome:
+def _receive(store: Store, run: Run, one: Waiting) -> _Outcome | None:
+    """What came of a file, which was moved away; None when another run has taken it, or another file lies there."""
+    found = content(store, one)
+    if found is None:
+        return None
+    outcome = _take(store, run, one, found)
+    if not outcome.new and not is_there(store, one):
+        return None
+    _move(store, run, one, found, outcome)
+    return outcome
+
+
+def _take(store: Store, run: Run, one: Waiting, found: Content) -> _Outcome:
     """What a file holds is safe when this returns. Only what may succeed later is raised."""
     try:
-        options = options_of(store, one.key + OPTIONS)
-        data = store.location.read(one.key)
-        return (_take_boxes if one.kind == "boxes" else _take_fields)(store, run, one, data, options)
+        options = options_in(found.sidecar, one.key + OPTIONS)
+        return (_take_boxes if one.kind == "boxes" else _take_fields)(store, run, one, found, options)
     except GeofieldError as error:
         if error.action == "retry":
             raise
@@ -256,13 +283,15 @@ def box_options(options: Mapping[str, Any]) -> geofield.BoxOptions:
     return geofield.BoxOptions(**values)
 
 
-def _take_boxes(store: Store, run: Run, one: Waiting, data: bytes, options: Mapping[str, Any]) -> _Outcome:
-    read = geofield.read_boxes(data, one.name, box_options(options), store.defaults)
-    outcome = _Outcome(0, [_refused(one, item) for item in read.rejected], [_told(one, item) for item in read.notices])
-    for box in read.boxes:
+def _take_boxes(store: Store, run: Run, one: Waiting, found: Content, options: Mapping[str, Any]) -> _Outcome:
+    read = geofield.read_boxes(found.data, one.name, box_options(options), store.defaults)
+    rejected, notices = [_refused(one, item) for item in read.rejected], [_told(one, item) for item in read.notices]
+    outcome = _Outcome(rejected=rejected, notices=notices)
+    for box in read.boxes if is_there(store, one) else ():  # what another run has taken may be removed by now
         try:
             store.add_box(box)
             outcome.accepted += 1
+            outcome.new += 1
         except GeofieldError as error:
             if error.action == "retry":
                 raise
@@ -271,14 +300,15 @@ def _take_boxes(store: Store, run: Run, one: Waiting, data: bytes, options: Mapp
     return outcome
 
 
-def _take_fields(store: Store, run: Run, one: Waiting, data: bytes, options: Mapping[str, Any]) -> _Outcome:
-    read = geofield.read_fields(data, one.name, field_options(options))
+def _take_fields(store: Store, run: Run, one: Waiting, found: Content, options: Mapping[str, Any]) -> _Outcome:
+    read = geofield.read_fields(found.data, one.name, field_options(options))
     placed = store.place(read.table, readable_boxes(store))
     taken = placed.table.drop(columns="boxes", errors="ignore")
-    if len(taken):
-        store.registry.accept(taken, PurePosixPath(_target(one, "accepted")).name, run.metadata("accept", []))
+    file = PurePosixPath(_target(one, found, "accepted")).name
+    is_due = partial(is_there, store, one)
+    new = store.registry.accept(taken, file, run.metadata("accept", []), is_due) if len(taken) else 0
     rejected = [_refused(one, item) for item in (*read.rejected, *placed.rejected)]
-    return _Outcome(len(taken), rejected, [_told(one, item) for item in (*read.notices, *placed.notices)])
+    return _Outcome(len(taken), new, rejected, [_told(one, item) for item in (*read.notices, *placed.notices)])
 
 
 def _refused(one: Waiting, item: Any) -> Refused:
@@ -292,17 +322,19 @@ def _told(one: Waiting, item: Any) -> Told:
 # --- moving away -----------------------------------------------------------------------------------------------------
 
 
-def _target(one: Waiting, folder: str) -> str:
-    """Where a file goes: named after its arrival, so that a rerun after a crash goes to the same place."""
-    arrived = one.arrived.astimezone(dt.UTC)
-    return f"inbox/{folder}/{arrived:%Y%m%dT%H%M%SZ}-{fitting(one.name)}"
+def _target(one: Waiting, found: Content, folder: str) -> str:
+    """Where a file goes: named after its arrival, so that a rerun after a crash goes to the same place.
+
+    The name also tells the registry what was accepted from a file already, so that it says the microsecond.
+    """
+    arrived = (submitted_in(found.sidecar) or one.info.modified).astimezone(dt.UTC)
+    return f"inbox/{folder}/{arrived:%Y%m%dT%H%M%S.%fZ}-{fitting(one.name)}"
 
 
-def _move(store: Store, run: Run, one: Waiting, outcome: _Outcome) -> None:
+def _move(store: Store, run: Run, one: Waiting, found: Content, outcome: _Outcome) -> None:
     """Reasons, options and copy first, then away with the original: at every moment all of it is somewhere."""
     location = store.location
-    data = location.read(one.key)
-    target = _free(store, _target(one, "rejected" if outcome.is_refused else "accepted"), data)
+    target = _free(store, _target(one, found, "rejected" if outcome.is_refused else "accepted"), found.data)
     if outcome.rejected or outcome.notices:
         why = {
             "file": one.name,
@@ -313,21 +345,20 @@ def _move(store: Store, run: Run, one: Waiting, outcome: _Outcome) -> None:
             "notices": [asdict(item) for item in outcome.notices],
         }
         location.write(target + WHY, json.dumps(why, indent=1, ensure_ascii=False).encode())
-    with contextlib.suppress(NotFoundError):
-        location.write(target + OPTIONS, location.read(one.key + OPTIONS))
-    location.write(target, data)
-    location.delete(one.key)
-    location.delete(one.key + OPTIONS)
+    if found.sidecar is not None:
+        location.write(target + OPTIONS, found.sidecar)
+    location.write(target, found.data)
+    if is_there(store, one):
+        location.delete(one.key)
+        if found.sidecar is not None and read_if_there(store, one.key + OPTIONS) == found.sidecar:
+            location.delete(one.key + OPTIONS)
 
 
 def _free(store: Store, target: str, data: bytes) -> str:
     folder, _, name = target.rpartition("/")
     for number in range(1, TRIES):
         key = f"{folder}/{numbered(name, number)}"
-        try:
-            if store.location.read(key) == data:
-                return key
-        except NotFoundError:
+        if read_if_there(store, key) in (None, data):
             return key
     raise ConfigurationError(f"{target} and {TRIES - 2} numbers after it are taken.")
 

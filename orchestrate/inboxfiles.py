@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from geofield.errors import ConfigurationError, NotFoundError
 
 if TYPE_CHECKING:
-    from geofield import Store
+    from geofield import ObjectInfo, Store
 
 Kind = Literal["boxes", "fields"]
 
@@ -30,13 +30,25 @@ TRIES = 1000
 
 @dataclass(frozen=True)
 class Waiting:
-    """A file in the inbox."""
+    """A file in the inbox, as it was when the inbox was looked through."""
 
     kind: Kind
-    key: str
     name: str
-    size: int
+    info: ObjectInfo
     arrived: dt.datetime
+
+    @property
+    def key(self) -> str:
+        """Where it lies."""
+        return self.info.key
+
+
+@dataclass(frozen=True)
+class Content:
+    """What was read of a file: its bytes, and those of the options beside it (None: there are none)."""
+
+    data: bytes
+    sidecar: bytes | None
 
 
 def content_of(path: Path) -> tuple[str, bytes]:
@@ -97,27 +109,54 @@ def _waiting(store: Store, kind: Kind) -> Iterator[Waiting]:
         hidden = any(part.startswith(".") for part in name.split("/"))
         if not name or hidden or name.endswith(("/", OPTIONS)):
             continue
-        arrived = _submitted(store, info.key + OPTIONS) if info.key + OPTIONS in keys else None
-        yield Waiting(kind, info.key, name.replace("/", "_"), info.size, arrived or info.modified)
+        sidecar = read_if_there(store, info.key + OPTIONS) if info.key + OPTIONS in keys else None
+        yield Waiting(kind, name.replace("/", "_"), info, submitted_in(sidecar) or info.modified)
 
 
-def _submitted(store: Store, sidecar: str) -> dt.datetime | None:
+def read_if_there(store: Store, key: str) -> bytes | None:
+    """The bytes of an object, None when there is none."""
+    try:
+        return store.location.read(key)
+    except NotFoundError:
+        return None
+
+
+def content(store: Store, one: Waiting) -> Content | None:
+    """A waiting file; None when it is gone.
+
+    The file comes first: options that are read after it are its own as long as `is_there` holds.
+    """
+    data = read_if_there(store, one.key)
+    return None if data is None else Content(data, read_if_there(store, one.key + OPTIONS))
+
+
+def is_there(store: Store, one: Waiting) -> bool:
+    """Whether what lies in a file's place was not written since the inbox was looked through."""
+    return any(_version(info) == _version(one.info) for info in store.location.list(one.key))
+
+
+def _version(info: ObjectInfo) -> tuple[str, str, int, dt.datetime]:
+    # S3 tells the fraction of a second in some answers and not in others
+    return info.key, info.etag, info.size, info.modified.replace(microsecond=0)
+
+
+def submitted_in(sidecar: bytes | None) -> dt.datetime | None:
     """When a file was submitted: to the microsecond, where S3 tells the second only."""
     try:
-        return dt.datetime.fromisoformat(json.loads(store.location.read(sidecar))["submitted"])
+        return dt.datetime.fromisoformat(json.loads(sidecar or b"")["submitted"])
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def options_of(store: Store, sidecar: str) -> dict[str, Any]:
-    """The options kept beside a file; none where there are none."""
-    try:
-        value = json.loads(store.location.read(sidecar))
-    except NotFoundError:
+def options_in(sidecar: bytes | None, key: str) -> dict[str, Any]:
+    """The options kept beside a file; none where there are none. `key`: where they lie."""
+    if sidecar is None:
         return {}
+    try:
+        value = json.loads(sidecar)
     except ValueError as error:
-        raise ConfigurationError(f"{sidecar} is not JSON: {error}") from error
+        raise ConfigurationError(f"{key} is not JSON: {error}") from error
     options = value.get("options", {}) if isinstance(value, dict) else None
     if not isinstance(options, dict):
-        raise ConfigurationError(f'{sidecar} has to hold {{"options": {{...}}}}.')
+        raise ConfigurationError(f'{key} has to hold {{"options": {{...}}}}.')
     return options

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import pytest
@@ -14,6 +16,8 @@ import shapely
 import geofield
 from geofield import Run, Store
 from geofield.errors import ConfigurationError, NotFoundError, StoreUnavailableError
+from geofield.registry import FieldRegistry
+from orchestrate import inbox, inboxfiles
 from orchestrate.inbox import InboxReport, read_inbox, submit
 from orchestrate.inboxfiles import waiting
 from tests.support.smallstore import box, feature, make_store, write_fields
@@ -168,6 +172,137 @@ def test_crash_at_any_write_is_harmless(
     assert waiting(store) == []
     endings = sorted(key.split("-", 1)[1] for key in keys(store, "inbox/accepted"))
     assert endings == ["f.geojson", "f.geojson.options.json", "f.geojson.why.json"]
+
+
+def once_before(real: Callable[..., Any], happens: Callable[[], object]) -> Callable[..., Any]:
+    """The same, but something happens before it is called for the first time."""
+    waits = [happens]
+
+    def call(*args: Any) -> Any:
+        if waits:
+            waits.pop()()
+        return real(*args)
+
+    return call
+
+
+def crops(store: Store) -> list[str]:
+    return store.registry.current()["crop"].tolist()
+
+
+def test_what_is_put_over_a_file_that_is_being_taken_is_read_next(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(store_url)
+
+    def drop(*features: dict[str, Any]) -> None:
+        data = write_fields(tmp_path / "f.geojson", *features).read_bytes()
+        store.location.write("inbox/fields/f.geojson", data)
+
+    drop(feature("A", 0, 0))
+    more = once_before(inbox._move, lambda: drop(feature("A", 0, 0), feature("B", 150, 0)))
+    monkeypatch.setattr(inbox, "_move", more)
+    assert read(store).counts.rows_accepted == 1
+    assert keys(store, "inbox/fields") == ["fields/f.geojson"]
+    assert read(store).counts.rows_accepted == 2
+    assert store.registry.current()["field_id"].tolist() == ["A", "B"]
+    kept = [store.location.read(f"inbox/{key}") for key in keys(store, "inbox/accepted") if key.endswith("f.geojson")]
+    assert sorted(b'"B"' in data for data in kept) == [False, True]
+    assert waiting(store) == []
+
+
+def test_a_file_that_was_half_there_is_not_judged(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_fields(tmp_path / "f.geojson", feature("A", 0, 0)).read_bytes()
+    store.location.write("inbox/fields/f.geojson", data[:100])
+    rest = once_before(inbox._take, lambda: store.location.write("inbox/fields/f.geojson", data))
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox, "content", lambda *args: inboxfiles.Content(data[:100], None))
+        patch.setattr(inbox, "_take", rest)
+        assert read(store) == InboxReport()
+    assert read(store).counts.rows_accepted == 1
+    assert keys(store, "inbox/rejected") == []
+
+
+@pytest.mark.parametrize("stands", [False, True], ids=["new", "unchanged"])
+def test_the_slower_of_two_runs_puts_nothing_old_over_what_is_newer(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stands: bool
+) -> None:
+    store = make_store(store_url)
+    old, new = feature("A", 0, 0, crop="old"), feature("A", 50, 0, crop="new")
+    if stands:
+        submit(store, [write_fields(tmp_path / "0.geojson", old)])
+        read(store)
+
+    def other_run() -> None:  # takes the same file, and then the next
+        read(store)
+        submit(store, [write_fields(tmp_path / "2.geojson", new)])
+        read(store)
+
+    submit(store, [write_fields(tmp_path / "1.geojson", old)])
+    monkeypatch.setattr(FieldRegistry, "accept", once_before(FieldRegistry.accept, other_run))
+    assert read(store) == InboxReport()
+    assert crops(store) == ["new"]
+    read(store)
+    assert crops(store) == ["new"]
+    assert len([key for key in keys(store, "inbox/accepted") if key.endswith("-1.geojson")]) == 1
+
+
+def test_a_file_that_a_killed_run_had_accepted_brings_no_withdrawn_field_back(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    path = write_fields(tmp_path / "f.geojson", feature("A", 0, 0))
+    submit(store, [path])
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox, "_move", killed)
+        with pytest.raises(KeyboardInterrupt):
+            read(store)
+    assert store.withdraw_fields(["A"]) == 1
+    assert read(store).counts.files_accepted == 1
+    assert (crops(store), waiting(store)) == ([], [])
+
+
+@pytest.mark.parametrize("by", ["submit", "copy"])
+def test_the_same_file_handed_in_again_counts(store: Store, tmp_path: Path, by: str) -> None:
+    """Also when a copy keeps the time at which the file was written."""
+    path = write_fields(tmp_path / "f.geojson", feature("A", 0, 0))
+    folder = tmp_path / "store" / "inbox" / "fields"
+    folder.mkdir(parents=True)
+    for _ in range(2):
+        if by == "submit":
+            submit(store, [path])
+        else:
+            shutil.copy2(path, folder / path.name)
+        assert read(store).counts.rows_accepted == 1
+        assert store.registry.current()["field_id"].tolist() == ["A"]
+        assert store.withdraw_fields(["A"]) == 1
+
+
+def test_options_that_are_about_to_be_removed_are_not_taken_over(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the same name and options is submitted after a file was moved, before its options are."""
+    path = write_fields(tmp_path / "f.geojson", feature(None, 0, 0, planting_date=None, number=7))
+    options = {"id_column": "number", "planting_date": "box-start"}
+    submit(store, [path], options=options)
+    write_fields(path, feature(None, 50, 0, planting_date=None, number=8))
+
+    real = type(store.location).delete
+
+    def delete(location: Any, key: str) -> None:
+        real(location, key)
+        if key == "inbox/fields/f.geojson":
+            submit(store, [path], options=options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("geofield.store.Location.delete", delete)
+        read(store)
+    assert read(store).rejected == []
+    assert store.registry.current()["field_id"].tolist() == ["7", "8"]
 
 
 def test_boxes_are_read_before_the_fields_that_lie_in_them(tmp_path: Path) -> None:
