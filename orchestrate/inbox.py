@@ -9,6 +9,7 @@ that).
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import traceback
@@ -215,7 +216,7 @@ def read_inbox(store: Store, run: Run, report: InboxReport | None = None, limit:
     for one in waiting(store)[:limit]:
         try:
             outcome = _receive(store, run, one)
-        except GeofieldError as error:
+        except Exception as error:  # whatever it is, it must stop neither the next file nor the boxes
             report.errors.append({**fault(None, None, error), "file": one.key})
             continue
         if outcome is None:
@@ -226,7 +227,8 @@ def read_inbox(store: Store, run: Run, report: InboxReport | None = None, limit:
         report.counts.rows_rejected += len(outcome.rejected)
         report.rejected += outcome.rejected
         report.notices += outcome.notices
-    _sweep(store)
+    with contextlib.suppress(GeofieldError):  # the next run does it
+        _sweep(store)
     return report
 
 
@@ -327,7 +329,7 @@ def _target(one: Waiting, found: Content, folder: str) -> str:
 
     The name also tells the registry what was accepted from a file already, so that it says the microsecond.
     """
-    arrived = (submitted_in(found.sidecar) or one.info.modified).astimezone(dt.UTC)
+    arrived = submitted_in(found.sidecar) or one.info.modified
     return f"inbox/{folder}/{arrived:%Y%m%dT%H%M%S.%fZ}-{fitting(one.name)}"
 
 
@@ -344,7 +346,7 @@ def _move(store: Store, run: Run, one: Waiting, found: Content, outcome: _Outcom
             "rejected": [asdict(item) for item in outcome.rejected],
             "notices": [asdict(item) for item in outcome.notices],
         }
-        location.write(target + WHY, json.dumps(why, indent=1, ensure_ascii=False).encode())
+        location.write(target + WHY, json.dumps(why, indent=1, ensure_ascii=False).encode(errors="replace"))
     if found.sidecar is not None:
         location.write(target + OPTIONS, found.sidecar)
     location.write(target, found.data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import io
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from geofield.errors import ConfigurationError, NotFoundError
+from geofield.errors import ConfigurationError, GeofieldError, NotFoundError
 
 if TYPE_CHECKING:
     from geofield import ObjectInfo, Store
@@ -109,8 +110,12 @@ def _waiting(store: Store, kind: Kind) -> Iterator[Waiting]:
         hidden = any(part.startswith(".") for part in name.split("/"))
         if not name or hidden or name.endswith(("/", OPTIONS)):
             continue
-        sidecar = read_if_there(store, info.key + OPTIONS) if info.key + OPTIONS in keys else None
-        yield Waiting(kind, name.replace("/", "_"), info, submitted_in(sidecar) or info.modified)
+        sidecar = None
+        if info.key + OPTIONS in keys:
+            with contextlib.suppress(GeofieldError):  # told where the file is read
+                sidecar = read_if_there(store, info.key + OPTIONS)
+        shown = name.replace("/", "_").encode(errors="replace").decode()  # a directory takes names that are no text
+        yield Waiting(kind, shown, info, submitted_in(sidecar) or info.modified)
 
 
 def read_if_there(store: Store, key: str) -> bytes | None:
@@ -141,10 +146,11 @@ def _version(info: ObjectInfo) -> tuple[str, str, int, dt.datetime]:
 
 
 def submitted_in(sidecar: bytes | None) -> dt.datetime | None:
-    """When a file was submitted: to the microsecond, where S3 tells the second only."""
+    """When a file was submitted: to the microsecond, where S3 tells the second only. None when that is not told."""
     try:
-        return dt.datetime.fromisoformat(json.loads(sidecar or b"")["submitted"])
-    except (ValueError, KeyError, TypeError):
+        told = dt.datetime.fromisoformat(json.loads(sidecar or b"")["submitted"])
+        return (told if told.tzinfo else told.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -154,7 +160,7 @@ def options_in(sidecar: bytes | None, key: str) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(sidecar)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{key} is not JSON: {error}") from error
     options = value.get("options", {}) if isinstance(value, dict) else None
     if not isinstance(options, dict):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -15,12 +17,12 @@ import shapely
 
 import geofield
 from geofield import Run, Store
-from geofield.errors import ConfigurationError, NotFoundError, StoreUnavailableError
+from geofield.errors import AccessError, ConfigurationError, NotFoundError, StoreUnavailableError
 from geofield.registry import FieldRegistry
-from orchestrate import inbox, inboxfiles
+from orchestrate import inbox, inboxfiles, run
 from orchestrate.inbox import InboxReport, read_inbox, submit
 from orchestrate.inboxfiles import waiting
-from tests.support.smallstore import box, feature, make_store, write_fields
+from tests.support.smallstore import box, day, feature, make_store, write_fields
 
 
 @pytest.fixture
@@ -358,6 +360,89 @@ def test_options_that_make_no_sense_refuse_the_file(store: Store, tmp_path: Path
     store.location.write("inbox/fields/f.geojson", data)
     report = read(store)
     assert (report.counts.files_rejected, report.rejected[0].rule) == (1, "configuration")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_taken"),
+    [
+        (b'{"options": {}, "submitted": "2025-04-01T00:00:00"}', True),
+        (b'{"options": {}, "submitted": "0001-01-01T00:00:00+14:00"}', True),
+        (b'{"options": {}, "submitted": 7}', True),
+        (b'{"submitted": ' + b"[" * 200_000, False),
+        (b'{"submitted": ' + b"9" * 5_000 + b"}", False),
+        (b"\xff\xfe", False),
+    ],
+    ids=["naive", "before all time", "number", "nested", "digits", "not text"],
+)
+def test_one_bad_sidecar_stops_no_other_file_and_no_box(
+    store: Store, tmp_path: Path, text: bytes, is_taken: bool
+) -> None:
+    for name, x in (("bad", 0), ("good", 150)):
+        data = write_fields(tmp_path / name, feature(name, x, 0)).read_bytes()
+        store.location.write(f"inbox/fields/{name}.geojson", data)
+    store.location.write("inbox/fields/bad.geojson.options.json", text)
+    receipt = run(store, day(1))
+    assert (receipt["errors"], receipt["boxes"]["b"]["days_appended"]) == ([], 1)
+    assert store.registry.current()["field_id"].tolist() == (["bad", "good"] if is_taken else ["good"])
+    assert [one["rule"] for one in receipt["rejected"]] == ([] if is_taken else ["configuration"])
+    assert waiting(store) == []
+
+
+def test_a_submitted_time_without_a_zone_is_utc() -> None:
+    assert inboxfiles.submitted_in(b'{"submitted": "2025-04-01T00:00:00"}') == dt.datetime(2025, 4, 1, tzinfo=dt.UTC)
+    assert inboxfiles.submitted_in(b'{"submitted": "0001-01-01T00:00:00+14:00"}') is None
+
+
+def test_a_sidecar_that_cannot_be_read_keeps_its_file_alone(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(
+        store, [write_fields(tmp_path / f"{name}.geojson", feature(name, x, 0)) for name, x in (("A", 0), ("B", 150))]
+    )
+    real = type(store.location).read
+
+    def denied(location: Any, key: str) -> bytes:
+        if key == "inbox/fields/A.geojson.options.json":
+            raise AccessError("not yours")
+        return real(location, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("geofield.store.Location.read", denied)
+        report = read(store)
+    assert [one["file"] for one in report.errors] == ["inbox/fields/A.geojson"]
+    assert len(waiting(store)) == 1
+    assert read(store).counts.rows_accepted == 1
+
+
+def test_a_file_that_cannot_be_moved_stops_no_other(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(
+        store, [write_fields(tmp_path / f"{name}.geojson", feature(name, x, 0)) for name, x in (("A", 0), ("B", 150))]
+    )
+    real = inbox._move
+
+    def stuck(*args: Any) -> None:
+        if args[2].name == "A.geojson":
+            raise OSError("no space")
+        real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox, "_move", stuck)
+        report = read(store)
+    assert [(one["kind"], one["file"]) for one in report.errors] == [("unexpected", "inbox/fields/A.geojson")]
+    assert (report.counts.files_accepted, len(waiting(store))) == (1, 1)
+
+
+def test_names_and_ids_that_are_no_text_are_taken_or_refused(store: Store, tmp_path: Path) -> None:
+    path = write_fields(tmp_path / "f.geojson", feature("A", 0, 0), feature("\ud800", 150, 0))
+    folder = os.fsencode(tmp_path / "store" / "inbox" / "fields")
+    os.makedirs(folder)
+    shutil.copy(path, os.path.join(folder, b"\xff.geojson"))
+    report = read(store)
+    assert (report.errors, report.counts.rows_accepted, report.counts.rows_rejected) == ([], 1, 1)
+    assert waiting(store) == []
+    assert any(key.endswith("Z-?.geojson.why.json") for key in keys(store, "inbox/accepted"))
 
 
 def test_what_cannot_be_submitted(store: Store, tmp_path: Path) -> None:
