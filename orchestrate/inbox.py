@@ -43,7 +43,7 @@ from orchestrate.inboxfiles import (
     submitted_in,
     waiting,
 )
-from orchestrate.work import InboxCounts, fault
+from orchestrate.work import InboxCounts, fault, may_succeed_later
 
 if TYPE_CHECKING:
     from geofield import Run, Store
@@ -210,7 +210,8 @@ def read_inbox(store: Store, run: Run, report: InboxReport | None = None, limit:
     -----
     Boxes come first, then fields in the order of their arrival. A bad row never stops a good one, and a bad file never
     the next; each gets its reasons written beside it. What may succeed later (a store or a source that does not
-    answer) leaves the file where it is.
+    answer) leaves the file where it is, and the files of fields that came after it too: they would be overwritten by
+    what is older.
     """
     report = InboxReport() if report is None else report
     for one in waiting(store)[:limit]:
@@ -218,6 +219,8 @@ def read_inbox(store: Store, run: Run, report: InboxReport | None = None, limit:
             outcome = _receive(store, run, one)
         except Exception as error:  # whatever it is, it must stop neither the next file nor the boxes
             report.errors.append({**fault(None, None, error), "file": one.key})
+            if one.kind == "fields" and may_succeed_later(error):
+                break  # a later file must not come before it
             continue
         if outcome is None:
             continue

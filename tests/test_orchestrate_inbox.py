@@ -414,6 +414,26 @@ def test_a_sidecar_that_cannot_be_read_keeps_its_file_alone(
     assert read(store).counts.rows_accepted == 1
 
 
+def test_a_file_that_waits_for_the_store_is_not_overtaken(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, crop in enumerate(("old", "new")):
+        submit(store, [write_fields(tmp_path / f"{crop}.geojson", feature("A", 50 * number, 0, crop=crop))])
+    real = type(store.location).read
+
+    def unavailable(location: Any, key: str) -> bytes:
+        if key == "inbox/fields/old.geojson":
+            raise StoreUnavailableError("no answer")
+        return real(location, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("geofield.store.Location.read", unavailable)
+        assert [one["file"] for one in read(store).errors] == ["inbox/fields/old.geojson"]
+    assert len(waiting(store)) == 2
+    read(store)
+    assert crops(store) == ["new"]
+
+
 def test_a_file_that_cannot_be_moved_stops_no_other(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
