@@ -29,6 +29,20 @@ class ObjectInfo:
     etag: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What stood at a key: both None where there was nothing.
+
+    Attributes
+    ----------
+    tag
+        Another one whenever the object was written again.
+    """
+
+    data: bytes | None
+    tag: str | None
+
+
 class Objects(Protocol):
     """What a location asks of the place where it lies; its own methods of these names ask this."""
 
@@ -42,6 +56,14 @@ class Objects(Protocol):
 
     def create(self, key: str, data: bytes) -> bool:
         """Put an object where there is none; False when there is one."""
+        ...
+
+    def look(self, key: str) -> Standing:
+        """What stands at a key."""
+        ...
+
+    def replace(self, key: str, data: bytes, tag: str | None) -> str | None:
+        """Put an object where what stands has this tag; the new tag, None when something else stands there."""
         ...
 
     def list(self, prefix: str) -> list[ObjectInfo]:
@@ -95,6 +117,24 @@ class Directory:
             temporary.unlink()
         return True
 
+    def look(self, key: str) -> Standing:
+        """What stands at a key."""
+        tag = self._tag(key)
+        return Standing(None, None) if tag is None else Standing(self.read(key), tag)
+
+    def replace(self, key: str, data: bytes, tag: str | None) -> str | None:
+        """As on S3, but in two steps: whoever calls this holds a lock that others who write this object hold too."""
+        if self._tag(key) != tag:
+            return None
+        self.write(key, data)
+        return self._tag(key)
+
+    def _tag(self, key: str) -> str | None:
+        try:
+            return _tag_of(self._path(key).stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def list(self, prefix: str) -> list[ObjectInfo]:
         """What lies below a prefix, by key."""
         path = self._path(prefix)
@@ -110,10 +150,14 @@ class Directory:
                 stat = file.stat()
                 # not when it was written, which whoever copies or moves a file may keep from where it was before
                 modified = dt.datetime.fromtimestamp(stat.st_ctime, dt.UTC)
-                etag = f"{stat.st_mtime_ns:x}-{stat.st_size:x}-{stat.st_ino:x}"
-                found.append(ObjectInfo(file.relative_to(self.root).as_posix(), stat.st_size, modified, etag))
+                key = file.relative_to(self.root).as_posix()
+                found.append(ObjectInfo(key, stat.st_size, modified, _tag_of(stat)))
         return sorted(found, key=lambda info: info.key)
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
         self._path(key).unlink(missing_ok=True)
+
+
+def _tag_of(stat: os.stat_result) -> str:
+    return f"{stat.st_mtime_ns:x}-{stat.st_size:x}-{stat.st_ino:x}"

@@ -14,7 +14,7 @@ from geofield.errors import (
     NotFoundError,
     unanswered,
 )
-from geofield.objects import ObjectInfo
+from geofield.objects import ObjectInfo, Standing
 
 T = TypeVar("T")
 
@@ -74,6 +74,20 @@ class S3Prefix:
     def put_if(self, key: str, data: bytes, **condition: str) -> str | None:
         """ETag of what was put, None when the condition (`IfMatch`, `IfNoneMatch`) did not hold."""
         return self.run(lambda s3: s3.put(key, data, **condition))
+
+    def look(self, key: str) -> Standing:
+        """What stands at a key, in one request."""
+        try:
+            return Standing(*self.run(lambda s3: s3.get(key)))
+        except FileNotFoundError:
+            return Standing(None, None)
+
+    def replace(self, key: str, data: bytes, tag: str | None) -> str | None:
+        """Put an object where what stands has this tag; the new tag, None when something else stands there."""
+        try:
+            return self.put_if(key, data, IfNoneMatch="*") if tag is None else self.put_if(key, data, IfMatch=tag)
+        except FileNotFoundError:  # removed since
+            return None
 
     def list(self, prefix: str) -> list[ObjectInfo]:
         """What lies below a prefix, by key."""

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from geofield.errors import ConfigurationError
 from geofield.filesystem import ALLOW_OPTION, check_filesystem, directory_lock
-from geofield.objects import Directory, ObjectInfo, Objects
+from geofield.objects import Directory, ObjectInfo, Objects, Standing
 from geofield.probe import SWAPS, probe_directory, probe_s3
 from geofield.s3 import S3Prefix
 
@@ -83,6 +83,17 @@ class Location:
     def create(self, key: str, data: bytes) -> bool:
         """Put an object unless one is there; True when this call put it."""
         return self._objects.create(key, data)
+
+    def look(self, key: str) -> Standing:
+        """What stands at a key, and the tag by which `replace` knows it again."""
+        return self._objects.look(key)
+
+    def replace(self, key: str, data: bytes, tag: str | None) -> str | None:
+        """Put an object where what stands has this tag (None: nothing); the new tag, None when something else stands.
+
+        One step on S3. On a directory hold a lock.
+        """
+        return self._objects.replace(key, data, tag)
 
     def list(self, prefix: str) -> list[ObjectInfo]:
         """Every object whose key begins with the folder `prefix`, sorted by key."""

@@ -349,8 +349,15 @@ def publish(store: str | None, box: str, as_json: bool, **chosen: bool) -> int:
     with without_warnings():
         opened = open_store(store)
         one = opened.box(box)
-        table = opened.place(opened.registry.current(), {box: one}).table
-        result = asdict(bring_up_to_date(opened.location, one, opened.cube(box), table, **chosen))
+        result = asdict(
+            bring_up_to_date(
+                opened.location,
+                one,
+                opened.cube(box),
+                lambda: opened.place(opened.registry.current(), {box: one}).table,
+                **chosen,
+            )
+        )
     if as_json:
         print_json(result)
     else:

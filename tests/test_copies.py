@@ -21,7 +21,7 @@ from geofield.copies.documents import DAY_CAPACITY, Layout
 from geofield.copies.geoparquet import geoparquet_bytes
 from geofield.copies.zarrcopy import write_zarr
 from geofield.errors import CrsError, InputError
-from geofield.pipeline import correct_days
+from geofield.pipeline import correct_days, publish
 from geofield.store import Location
 from tests.support.published import (
     FOLDER,
@@ -40,7 +40,7 @@ from tests.support.published import (
     source,
     state,
 )
-from tests.test_pipeline import DAY1, SMALL, Work
+from tests.test_pipeline import DAY1, SMALL, Work, make_box
 
 
 @pytest.fixture(autouse=True)
@@ -59,36 +59,34 @@ class Death(BaseException):
 
 def after_each_write(patch: pytest.MonkeyPatch, look: Callable[[str], None]) -> None:
     """Call `look` with the key after each object that is written or removed, and before the next one."""
-    write, delete = Location.write, Location.delete
 
-    def watched_write(self: Location, key: str, data: bytes) -> None:
-        write(self, key, data)
-        look(key)
+    def watched(call: Callable[..., Any]) -> Callable[..., Any]:
+        def looking(self: Location, key: str, *more: Any) -> Any:
+            result = call(self, key, *more)
+            look(key)
+            return result
 
-    def watched_delete(self: Location, key: str) -> None:
-        delete(self, key)
-        look(key)
+        return looking
 
-    patch.setattr(Location, "write", watched_write)
-    patch.setattr(Location, "delete", watched_delete)
+    for name in ("write", "replace", "delete"):
+        patch.setattr(Location, name, watched(getattr(Location, name)))
 
 
 def die_before_write(patch: pytest.MonkeyPatch, number: int) -> list[str]:
     """The process is dead from the n-th write on; the keys that were written before."""
-    write, delete = Location.write, Location.delete
     done: list[str] = []
 
-    def mortal(call: Callable[..., None]) -> Callable[..., None]:
-        def living(self: Location, key: str, *data: bytes) -> None:
+    def mortal(call: Callable[..., Any]) -> Callable[..., Any]:
+        def living(self: Location, key: str, *more: Any) -> Any:
             if len(done) >= number:
                 raise Death
             done.append(key)
-            call(self, key, *data)
+            return call(self, key, *more)
 
         return living
 
-    patch.setattr(Location, "write", mortal(write))
-    patch.setattr(Location, "delete", mortal(delete))
+    for name in ("write", "replace", "delete"):
+        patch.setattr(Location, name, mortal(getattr(Location, name)))
     return done
 
 
@@ -260,6 +258,85 @@ def test_readers_in_a_thread_during_twenty_appends(store_url: str) -> None:
     assert len({found.sizes["time"] for found in seen}) > 2
 
 
+# --- others who publish ----------------------------------------------------------------------------------------------
+
+
+def test_who_waited_for_the_lock_publishes_what_stands_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, other = make_work(str(tmp_path), 4), Work(str(tmp_path), make_box(SMALL))
+    publish_all(work)
+    lock, deleted = Location.lock, []
+
+    def waiting(self: Location, name: str) -> Any:
+        monkeypatch.undo()
+        append(other, 6)
+        publish_all(other)
+        after_each_write(monkeypatch, deleted.append)
+        return lock(self, name)
+
+    monkeypatch.setattr(Location, "lock", waiting)
+    report = publish(work.location, work.box, work.cube, fields, zarr=True, cog=True, fields=True)
+    monkeypatch.undo()
+    assert deleted == []
+    assert report.zarr is not None
+    assert (report.zarr.days, report.snapshot) == (6, other.cube.tip())
+    check_copy(open_copy(work), work.cube.open())
+
+
+@pytest.mark.parametrize(("before", "number"), [(0, 20), (0, 40), (3, 2), (3, 9), (3, 20)])
+def test_without_a_lock_no_copy_goes_back(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch, before: int, number: int
+) -> None:
+    """After the n-th write of a publisher another one publishes two days more and a correction."""
+    work, other = make_work(s3_url, before), Work(s3_url, make_box(SMALL))
+    if before:
+        publish_all(work)
+    append(work, 4)
+    left, shown = [number], []
+
+    def overtaken(key: str) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            correct(other, 4, d2="2")
+            append(other, 6)
+            publish_all(other)
+            shown.append(other.cube.tip())
+        elif shown and key.endswith("cube.zarr/zarr.json"):
+            shown.append(json.loads(work.location.read(key))["attributes"]["geofield:snapshot"])
+
+    with monkeypatch.context() as patch:
+        after_each_write(patch, overtaken)
+        report = publish_all(work)
+    assert set(shown) <= {other.cube.tip()}
+    assert report.snapshot == other.cube.tip()
+    check_copy(open_copy(work), other.cube.open())
+    completed = copies(work.location)
+    assert rebuilt(other) == completed
+
+
+def test_without_a_lock_no_copy_goes_back_to_other_arrays(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two publishers at once where the copy has to be made anew; each removes what the other one wrote."""
+    work, other = make_work(s3_url, 4), Work(s3_url, make_box(SMALL))
+    publish_all(work)
+    key = f"{FOLDER}/cube.zarr/zarr.json"
+    work.location.write(key, b"{")
+    shown = []
+
+    def overtaken(written: str) -> None:
+        monkeypatch.undo()
+        assert written == key
+        with pytest.raises(FileNotFoundError, match="No group found"):
+            open_copy(work)
+        append(other, 6)
+        shown.append(publish_all(other).snapshot)
+
+    after_each_write(monkeypatch, overtaken)
+    report = publish_all(work)
+    assert shown == [report.snapshot]
+    check_copy(open_copy(work), other.cube.open())
+    completed = copies(work.location)
+    assert rebuilt(other) == completed
+
+
 # --- crashes ---------------------------------------------------------------------------------------------------------
 
 
@@ -330,15 +407,17 @@ from tests.support.published import Work, make_box, SMALL, publish_all, small_ch
 
 small_chunks(pytest.MonkeyPatch())
 url, number = sys.argv[1], int(sys.argv[2])
-write, done = Location.write, []
+done = []
 
-def killed(self, key, data):
-    if len(done) == number:
-        os.kill(os.getpid(), signal.SIGKILL)
-    done.append(key)
-    write(self, key, data)
+def mortal(call):
+    def living(self, key, *more):
+        if len(done) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done.append(key)
+        return call(self, key, *more)
+    return living
 
-Location.write = killed
+Location.write, Location.replace = mortal(Location.write), mortal(Location.replace)
 publish_all(Work(url, make_box(SMALL)))
 """
 

@@ -9,17 +9,22 @@ There is no transaction over fixed keys, so the order of writing carries what ca
 
 A reader with consolidated metadata (the default of `xarray.open_zarr`) sees complete days only, whenever it opens, and
 what it opened stays readable. A day that is corrected changes under its keys, chunk by chunk; only the cube itself
-shows a correction at once. A reader without consolidated metadata may fail between 3 and 4. There is one writer at a
-time. A writer that was killed is completed by the next one: what a day was made from is remembered in `digest` after
-its chunks are written, never before.
+shows a correction at once. A reader without consolidated metadata may fail between 3 and 4. A writer that was killed
+is completed by the next one: what a day was made from is remembered in `digest` after its chunks are written, never
+before.
+
+There is one writer at a time where a lock sees to it. Where nothing does, the root does not go backwards: it is only
+replaced as it stood before its writer looked at the cube. Whoever finds another one has been overtaken, looks again,
+and writes all that it has touched once more (`Doubt`), since its chunks may lie over newer ones.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,7 +43,8 @@ from geofield.copies.documents import (
     root_document,
     to_bytes,
 )
-from geofield.errors import InputError, NotFoundError
+from geofield.errors import InputError, LostRaceError, NotFoundError
+from geofield.objects import Standing
 from geofield.store import Location
 
 _WINDOW = 64
@@ -47,6 +53,7 @@ _WINDOW = 64
 _BATCH_BYTES = 32_000_000
 _WRITERS = 8
 _ROOT = "zarr.json"
+_MADE_ANEW = "a copy that is being made anew"  # of no type that Zarr knows: nobody can open it
 Days = npt.NDArray[np.int64]
 
 
@@ -71,6 +78,32 @@ class ZarrReport:
     is_new: bool
 
 
+@dataclass
+class Doubt:
+    """What a writer that was overtaken has touched, and another one may take for its own.
+
+    Attributes
+    ----------
+    days
+        Steps whose chunks were written.
+    is_all
+        Everything that stood was removed.
+    """
+
+    days: set[int] = field(default_factory=set)
+    is_all: bool = False
+
+
+def look_at_root(location: Location, key: str) -> Standing:
+    """The root of the copy at `key`, for `write_zarr`; taken before the cube is looked at."""
+    return location.look(f"{key}/{_ROOT}")
+
+
+def is_made_anew(root: Mapping[str, Any]) -> bool:
+    """Whether this root stands where a copy is being made anew, or where that was cut."""
+    return root.get("node_type") == _MADE_ANEW
+
+
 def write_zarr(
     location: Location,
     key: str,
@@ -78,6 +111,8 @@ def write_zarr(
     layout: Layout,
     digests: npt.NDArray[np.uint64],
     snapshot: str,
+    standing: Standing | None = None,
+    doubt: Doubt | None = None,
 ) -> ZarrReport:
     """Make the copy at `key` show `dataset`.
 
@@ -92,11 +127,21 @@ def write_zarr(
         (time,) what each day was made from, never 0: equal numbers mean equal values.
     snapshot
         Name of the state of the cube that this is; kept in the root.
+    standing
+        The root as it was before `dataset` was looked at; default: as it is now.
+    doubt
+        What earlier calls of the same writer touched that were overtaken; what this one touches is added.
+
+    Raises
+    ------
+    LostRaceError
+        Another writer has replaced the root.
     """
     _check(dataset, layout, digests)
+    standing = standing or look_at_root(location, key)
     with ThreadPoolExecutor(_WRITERS, "geofield-copy") as pool:
-        writer = _Writer(_Target(location, key, pool), dataset, layout, digests)
-        return writer.write(snapshot)
+        writer = _Writer(_Target(location, key, pool, standing.tag), dataset, layout, digests, doubt or Doubt())
+        return writer.write(standing.data, snapshot)
 
 
 def _check(dataset: xr.Dataset, layout: Layout, digests: npt.NDArray[np.uint64]) -> None:
@@ -113,10 +158,12 @@ def _check(dataset: xr.Dataset, layout: Layout, digests: npt.NDArray[np.uint64])
 class _Target:
     """The objects of one copy; counts what is written."""
 
-    def __init__(self, location: Location, key: str, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, location: Location, key: str, pool: ThreadPoolExecutor, tag: str | None) -> None:
         self.location = location
         self.key = key
         self.pool = pool
+        self.tag = tag
+        """Of the root that stands."""
         self.objects = 0
         self.bytes = 0
 
@@ -128,6 +175,14 @@ class _Target:
 
     def write(self, name: str, data: bytes) -> None:
         self.location.write(f"{self.key}/{name}", data)
+        self.objects += 1
+        self.bytes += len(data)
+
+    def write_root(self, data: bytes) -> None:
+        tag = self.location.replace(f"{self.key}/{_ROOT}", data, self.tag)
+        if tag is None:
+            raise LostRaceError(f"Another writer has brought {self.key} up to date first.")
+        self.tag = tag
         self.objects += 1
         self.bytes += len(data)
 
@@ -148,19 +203,25 @@ class _Target:
 class _Writer:
     """One call of `write_zarr`."""
 
-    def __init__(self, target: _Target, dataset: xr.Dataset, layout: Layout, digests: npt.NDArray[np.uint64]) -> None:
+    def __init__(
+        self, target: _Target, dataset: xr.Dataset, layout: Layout, digests: npt.NDArray[np.uint64], doubt: Doubt
+    ) -> None:
         self.target = target
         self.dataset = dataset
         self.layout = layout
         self.digests = digests
+        self.doubt = doubt
+        self.was_overtaken = bool(doubt.days) or doubt.is_all
         self.days: Days = dataset["time"].values.astype("datetime64[D]").astype(np.int64)
         self.root: dict[str, Any] | None = None
         """The root that stands, when the copy is carried on."""
-        self.known = np.zeros(DAY_CAPACITY, np.uint64)
-        """What the days that stand were made from; 0: not there, or not to be relied on."""
+        self.told = np.zeros(DAY_CAPACITY, np.uint64)
+        """What the days that stand say that they were made from; 0: not there, or not to be relied on."""
+        self.known = self.told.copy()
+        """The same, without days that are in doubt."""
 
-    def write(self, snapshot: str) -> ZarrReport:
-        self._look()
+    def write(self, root: bytes | None, snapshot: str) -> ZarrReport:
+        self._look(_parsed(root))
         is_new = self.root is None
         if is_new:
             self._clear()
@@ -174,25 +235,33 @@ class _Writer:
         self._show(len(self.days), snapshot)
         return ZarrReport(len(self.days), len(changed), self.target.objects, self.target.bytes, is_new)
 
-    def _look(self) -> None:
+    def _look(self, root: dict[str, Any] | None) -> None:
         """Find out what stands."""
-        root = _parsed(self.target.read(_ROOT))
-        if root is None or not is_same_layout(root, self.layout) or days_of(root) > len(self.days):
+        if root is None or self.doubt.is_all:
+            return
+        if not is_same_layout(root, self.layout) or days_of(root) > len(self.days):
             return
         if days_of(root):
             time, known = (self.target.read(day_key(name)) for name in ("time", "digest"))
             if time is None or known is None or decode_days(self.layout, "time", time)[0] != self.days[0]:
                 return
-            self.known = decode_days(self.layout, "digest", known)
+            self.told = decode_days(self.layout, "digest", known)
+            self.known = self.told.copy()
+            self.known[list(self.doubt.days)] = 0
         self.root = root
 
     def _clear(self) -> None:
         """Remove what stands, the root first, so that nobody opens what is about to go."""
-        self.target.location.delete(f"{self.target.key}/{_ROOT}")
-        self.target.delete_all(self.target.names())
+        names = self.target.names() - {_ROOT}
+        if self.target.tag is not None:
+            nothing = {"zarr_format": 3, "node_type": _MADE_ANEW, "attributes": {"by": str(uuid.uuid4())}}
+            self.target.write_root(to_bytes(nothing))
+        self.doubt.is_all = self.doubt.is_all or bool(names)
+        self.target.delete_all(names)
 
     def _write_days(self, steps: Days, is_new: bool) -> None:
-        if self.known[steps].any():
+        self.doubt.days.update(steps.tolist())
+        if self.told[steps].any():
             # Before the first chunk: were the writer killed and the cube then to go back, these days would look done.
             self.known[steps] = 0
             self._write_small("digest", self.known[: self._remembered()])
@@ -252,10 +321,10 @@ class _Writer:
         root = root_document(self.layout, documents, named if snapshot is None else snapshot)
         standing = {} if self.root is None else self.root["consolidated_metadata"]["metadata"]
         for name, document in documents.items():
-            if standing.get(name) != document:
+            if standing.get(name) != document or self.was_overtaken:
                 self.target.write(f"{name}/{_ROOT}", to_bytes(document))
-        if root != self.root:
-            self.target.write(_ROOT, to_bytes(root))
+        if root != self.root or self.doubt.days:  # the same bytes too: to learn whether somebody has come between
+            self.target.write_root(to_bytes(root))
             self.root = root
 
 

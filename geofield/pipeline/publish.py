@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,13 +23,15 @@ from geofield.copies.cog import cog_bytes
 from geofield.copies.dataset import dataset, page
 from geofield.copies.documents import Layout, days_of, to_bytes
 from geofield.copies.geoparquet import FIELD_COLUMNS, geoparquet_bytes
-from geofield.copies.zarrcopy import ZarrReport, write_zarr
+from geofield.copies.standing import Objects
+from geofield.copies.zarrcopy import Doubt, ZarrReport, is_made_anew, look_at_root, write_zarr
 from geofield.cube.cube import Cube, Head, read_schema, to_date
 from geofield.cube.schema import ArraySpec, Schema
 from geofield.cube.view import read_digests
-from geofield.errors import InputError, NotFoundError
+from geofield.errors import InputError, LostRaceError
 from geofield.fields import field_geometries
 from geofield.grid import parse_crs
+from geofield.objects import Standing
 from geofield.pipeline.boxfields import box_fields
 from geofield.pipeline.layers import value_columns
 from geofield.pipeline.run import package_version
@@ -36,6 +39,8 @@ from geofield.results.rows import row_schema
 from geofield.store import Location
 
 _CATALOG = "published/catalog.json"
+_DOCUMENTS = ("stac/latest.json", "stac/collection.json", "dataset.jsonld", "index.html")
+_TRIES = 5
 _TOLERANCE = 1e-9  # degrees, a tenth of a millimetre
 _LONG_NAMES = {
     "observation": "{} as observed",
@@ -78,7 +83,7 @@ def publish(
     location: Location,
     box: Box,
     cube: Cube,
-    table: pd.DataFrame,
+    table: pd.DataFrame | Callable[[], pd.DataFrame],
     *,
     zarr: bool,
     cog: bool,
@@ -87,14 +92,16 @@ def publish(
 ) -> PublishReport:
     """Bring the copies under `published/<box>/` up to date; what is up to date is not written.
 
-    One process at a time may publish a box: on a directory the others wait, on S3 nothing keeps them apart.
+    One process at a time may publish a box: on a directory the others wait. On S3 nothing keeps them apart; there a
+    newer state is never replaced by an older one, and whoever was overtaken starts over.
 
     Parameters
     ----------
     location
         The store.
     table
-        Current versions of the fields that have area inside the box.
+        Current versions of the fields that have area inside the box, or what reads them: nobody else publishes the box
+        on a directory when it is called, so that what it gives is the newest.
     zarr
         `cube.zarr`: plain Zarr v3, one step per date, the state carried over days without acquisition.
     cog
@@ -109,30 +116,67 @@ def publish(
     ------
     InputError
         `stac` is asked for and there is no copy to tell of.
+    LostRaceError
+        Others keep publishing the box; on S3 only.
     """
-    folder = f"published/{box.id}"
-    head = cube.head()
-    cog = cog or (stac and location.exists(f"{folder}/latest.tif"))
+    wanted = {"zarr": zarr, "cog": cog, "fields": fields, "stac": stac}
+    publishing = _Publishing(location, box, cube, table, {name for name, asked in wanted.items() if asked})
     with location.lock(f"publish-{box.id}"):
-        report = PublishReport(
-            box.id,
-            head.snapshot,
-            _publish_zarr(location, f"{folder}/cube.zarr", cube, head) if zarr else None,
-            _publish_cog(location, f"{folder}/latest.tif", cube, head) if cog else None,
-            _put(location, f"{folder}/fields.parquet", geoparquet_bytes(_fields(box, table))) if fields else None,
-        )
-        return replace(report, stac=_publish_stac(location, box, cube, head, report.cog)) if stac else report
+        for _ in range(_TRIES):
+            with contextlib.suppress(LostRaceError):
+                return publishing.bring_up_to_date()
+    raise LostRaceError(f"The copies of box {box.id} are being written by others; try again.")
 
 
-def _publish_zarr(location: Location, key: str, cube: Cube, head: Head) -> ZarrReport:
-    arrays = cube.arrays(head.snapshot)
-    digests = _day_digests(read_digests(arrays))
-    return write_zarr(
-        location, key, cube.open(as_of=head.snapshot), _layout(cube.box_id, read_schema(arrays)), digests, head.snapshot
-    )
+class _Publishing:
+    """One call of `publish`."""
+
+    def __init__(
+        self,
+        location: Location,
+        box: Box,
+        cube: Cube,
+        table: pd.DataFrame | Callable[[], pd.DataFrame],
+        wanted: set[str],
+    ) -> None:
+        self.location, self.box, self.cube, self.table, self.wanted = location, box, cube, table, wanted
+        self.folder = f"published/{box.id}"
+        self.doubt = Doubt()
+
+    def bring_up_to_date(self) -> PublishReport:
+        """Copies first, cube and fields after them: what was published before a copy was looked at is not newer."""
+        zarr_key, image, fields = (f"{self.folder}/{name}" for name in ("cube.zarr", "latest.tif", "fields.parquet"))
+        root = look_at_root(self.location, zarr_key) if "zarr" in self.wanted else None
+        objects = Objects(self.location, self._keys())
+        head = self.cube.head()
+        report = PublishReport(self.box.id, head.snapshot)
+        if root is not None:
+            report = replace(report, zarr=self._write_zarr(zarr_key, root, head))
+        if "cog" in self.wanted or ("stac" in self.wanted and objects.is_there(image)):
+            report = replace(report, cog=_publish_cog(objects, image, self.cube, head))
+        if "fields" in self.wanted:
+            table = self.table() if callable(self.table) else self.table
+            report = replace(report, fields=_put(objects, fields, geoparquet_bytes(_fields(self.box, table))))
+        if "stac" in self.wanted:
+            told = _publish_stac(self.location, objects, self.box, self.cube, head, report.cog)
+            report = replace(report, stac=told)
+        return report
+
+    def _keys(self) -> list[str]:
+        """Of the objects that may be replaced."""
+        names = {"cog": ["latest.tif"], "fields": ["fields.parquet"], "stac": ["latest.tif", *_DOCUMENTS]}
+        found = {name: None for kind, files in names.items() if kind in self.wanted for name in files}
+        return [f"{self.folder}/{name}" for name in found]
+
+    def _write_zarr(self, key: str, root: Standing, head: Head) -> ZarrReport:
+        arrays = self.cube.arrays(head.snapshot)
+        digests = _day_digests(read_digests(arrays))
+        layout = _layout(self.box.id, read_schema(arrays))
+        shown = self.cube.open(as_of=head.snapshot)
+        return write_zarr(self.location, key, shown, layout, digests, head.snapshot, root, self.doubt)
 
 
-def _publish_cog(location: Location, key: str, cube: Cube, head: Head) -> FileReport | None:
+def _publish_cog(objects: Objects, key: str, cube: Cube, head: Head) -> FileReport | None:
     acquired = np.flatnonzero(head.acquired)
     if not len(acquired):
         return None
@@ -140,35 +184,50 @@ def _publish_cog(location: Location, key: str, cube: Cube, head: Head) -> FileRe
     day: xr.Dataset = cube.open(start=date, end=date, as_of=head.snapshot).isel(time=0)
     layout = _layout(cube.box_id, read_schema(cube.arrays(head.snapshot)))
     tags = {"box": cube.box_id, "snapshot": head.snapshot}
-    return _put(location, key, cog_bytes(day, layout, date, tags), str(date))
+    return _put(objects, key, cog_bytes(day, layout, date, tags), str(date))
 
 
 def _publish_stac(
-    location: Location, box: Box, cube: Cube, head: Head, cog: FileReport | None
+    location: Location, objects: Objects, box: Box, cube: Cube, head: Head, cog: FileReport | None
 ) -> tuple[FileReport, ...]:
     """The image's item before the collection that links to it, the catalogue of all boxes last."""
     folder = f"published/{box.id}"
     one = _published(location, box, cube, head, cog)
     data = dataset(one)
-    documents = {
-        f"{folder}/stac/latest.json": None if one.image is None else to_bytes(item(one)),
-        f"{folder}/stac/collection.json": to_bytes(collection(one)),
-        f"{folder}/dataset.jsonld": to_bytes(data),
-        f"{folder}/index.html": page(one, data).encode(),
-    }
-    reports = [_put(location, key, content) for key, content in documents.items() if content is not None]
+    contents = (
+        None if one.image is None else to_bytes(item(one)),
+        to_bytes(collection(one)),
+        to_bytes(data),
+        page(one, data).encode(),
+    )
+    reports = [
+        _put(objects, f"{folder}/{name}", content)
+        for name, content in zip(_DOCUMENTS, contents, strict=True)
+        if content is not None
+    ]
     with location.lock("publish-catalog"):
-        listed = [*children_of(_document(location, _CATALOG) or {}), box.id]
-        # boxes that were removed lie here no more
-        standing = {name for name in listed if location.exists(f"published/{name}/stac/collection.json")}
-        title = "Field statistics: daily cubes, newest images, fields and rows"
-        reports.append(_put(location, _CATALOG, to_bytes(catalog(title, standing))))
+        reports.append(_publish_catalog(location, box.id))
     return tuple(reports)
+
+
+def _publish_catalog(location: Location, box_id: str) -> FileReport:
+    for _ in range(_TRIES):
+        standing = location.look(_CATALOG)
+        listed = [*children_of(_parsed(standing.data or b"") or {}), box_id]
+        # boxes that were removed lie here no more
+        present = {name for name in listed if location.exists(f"published/{name}/stac/collection.json")}
+        data = to_bytes(catalog("Field statistics: daily cubes, newest images, fields and rows", present))
+        is_new = standing.data != data
+        if not is_new or location.replace(_CATALOG, data, standing.tag) is not None:
+            return FileReport(_CATALOG, len(data), is_new)
+    raise LostRaceError("The catalogue of all boxes is being written by others; try again.")
 
 
 def _published(location: Location, box: Box, cube: Cube, head: Head, cog: FileReport | None) -> Published:
     folder = f"published/{box.id}"
-    root = _document(location, f"{folder}/cube.zarr/zarr.json")
+    root = _parsed(look_at_root(location, f"{folder}/cube.zarr").data or b"")
+    if root is not None and is_made_anew(root):
+        root = None
     days = 0 if root is None else days_of(root)
     if not days and cog is None:
         raise InputError(
@@ -210,10 +269,10 @@ def _lineage(box: Box, variable: Variable) -> str:
     return text + (", daily estimate by a local-level Kalman filter" if variable.state else "")
 
 
-def _document(location: Location, key: str) -> Mapping[str, Any] | None:
+def _parsed(data: bytes) -> Mapping[str, Any] | None:
     try:
-        found = json.loads(location.read(key))
-    except (NotFoundError, ValueError):
+        found = json.loads(data)
+    except ValueError:
         return None
     return found if isinstance(found, dict) else None
 
@@ -248,12 +307,5 @@ def _fields(box: Box, table: pd.DataFrame) -> geopandas.GeoDataFrame:
     return frame
 
 
-def _put(location: Location, key: str, data: bytes, date: str | None = None) -> FileReport:
-    """Write a whole object, unless these bytes are there."""
-    try:
-        is_new = location.read(key) != data
-    except NotFoundError:
-        is_new = True
-    if is_new:
-        location.write(key, data)
-    return FileReport(key, len(data), is_new, date)
+def _put(objects: Objects, key: str, data: bytes, date: str | None = None) -> FileReport:
+    return FileReport(key, len(data), objects.put(key, data), date)
