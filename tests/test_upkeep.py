@@ -196,6 +196,34 @@ def test_an_attempt_survives_a_collection_with_the_default_bound(
 WIDE = GeoBox((100, 100), Affine(10, 0, 500000, 0, -10, 5490000), "EPSG:32631")
 
 
+def test_a_collectors_clock_that_is_ahead_loses_nothing(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An append begins after the branches were moved; to the collector, its objects are older than the bound."""
+    image = np.random.default_rng(5).uniform(0, 0.9, WIDE.shape)
+    work, source = Work(store_url, make_box(WIDE)), type(SCENES)(WIDE, [scene(DAY1, ndvi=image)])
+    abandoned(work)
+    collected, swapped = upkeep._collected, swap
+    ahead = upkeep.DEAD_AFTER + dt.timedelta(hours=1)
+    monkeypatch.setattr(upkeep, "_before", lambda age: dt.datetime.now(dt.UTC) + ahead - age)
+
+    def late(cube: Cube, snapshot: str, expected: str) -> None:
+        collected(work.cube, bounds[0], dry_run=False)
+        swapped(cube, snapshot, expected)
+
+    bounds: list[dt.datetime] = []
+
+    def overtaken(cube: Cube, before: dt.datetime, *, dry_run: bool) -> Freed:
+        if not dry_run:
+            bounds.append(before)
+            append_day(DAY1, source, work.fields(), Cube(work.location, "b"), work.results)
+        return Freed() if bounds else collected(cube, before, dry_run=True)
+
+    monkeypatch.setattr("geofield.cube.attempt.swap", late)
+    monkeypatch.setattr(upkeep, "_collected", overtaken)
+    collect(work.cube)
+    assert len(bounds) == 1
+    assert Cube(work.location, "b").open()["ndvi"][0].values == pytest.approx(image, abs=1e-4)
+
+
 def test_what_was_collected_cannot_be_published(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer slept for longer than the bound, woke up between writing and publishing, and its objects are gone."""
     image = np.random.default_rng(5).uniform(0, 0.9, WIDE.shape)

@@ -3,8 +3,10 @@
 Garbage is what no branch and no tag leads to: what attempts left that lost or died. An attempt that is at work has no
 name, so two things keep its objects. They are younger than the bound; and where they are not, because its process was
 stopped for long, it must not be published any more: before anything is removed, every branch is moved by a snapshot
-that says so, and whoever began before loses the compare-and-swap, looks again and starts over. No clock and no lease is
-in that: the bound decides what is wasted, never what is lost.
+that says so, and whoever began before loses the compare-and-swap, looks again and starts over. Whoever began after it
+has written after it, and the age of objects is counted back from when the store received that snapshot, as the store
+dates every object: the collector's clock can only make it remove less. So the bound decides what is wasted, never what
+is lost.
 
 Published snapshots are never expired, so the past of a cube stays readable.
 """
@@ -82,7 +84,8 @@ def collect(cube: Cube, keep: dt.timedelta = DEAD_AFTER) -> Freed:
     Parameters
     ----------
     keep
-        Objects younger than this stay: they may belong to an attempt that is at work. Zero only where nobody writes.
+        Objects younger than this stay: they may belong to an attempt that is at work. Zero only where nobody writes:
+        then everything goes that this machine's clock calls past.
 
     Raises
     ------
@@ -95,23 +98,32 @@ def collect(cube: Cube, keep: dt.timedelta = DEAD_AFTER) -> Freed:
     with _reading(cube):
         names = list(cube.repository.list_branches())
     for name in names:
-        _shut_out(Cube(cube.location, cube.box_id, name))
+        moved = _shut_out(Cube(cube.location, cube.box_id, name))
+        if moved is not None and keep:
+            before = min(before, moved - keep)
     return _collected(cube, before, dry_run=False)
 
 
-def _shut_out(cube: Cube) -> None:
-    """Move a branch, so that no attempt that began before can be published on it."""
+def _shut_out(cube: Cube) -> dt.datetime | None:
+    """Move a branch, so that no attempt that began before can be published on it; when that was, by the store's time.
+
+    None for a branch that nobody can write days to.
+    """
     with _reading(cube):
         session = cube.repository.writable_session(cube.branch)
         base = session.snapshot_id
         try:
             group = group_of(session, cube.repository)
         except FileNotFoundError:  # a cube that is yet to be made: nobody can write days to it
-            return
+            return None
         group.attrs["collected_after"] = base  # a snapshot needs a change, and this one is new each time
         snapshot = session.flush("collect garbage", metadata={"kind": "collect"})
+    written = [one.modified.astimezone(dt.UTC) for one in cube.location.list(f"{cube.key}/snapshots/{snapshot}")]
+    if not written:
+        raise StoreUnavailableError(f"A snapshot of box {cube.box_id!r} that was just written is not there; try again.")
     with contextlib.suppress(LostRaceError):  # somebody else has moved it meanwhile, which does as well
         swap(cube, snapshot, base)
+    return written[0]
 
 
 def _collected(cube: Cube, before: dt.datetime, *, dry_run: bool) -> Freed:
