@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from pydantic import ValidationError
 
 from geofield.boxes import MAX_PIXELS, Box, check_box_id, resolve_grid
+from geofield.boxfiles.wording import faults
 from geofield.cube.cube import Cube, as_date
 from geofield.errors import BoxError, ConfigurationError, CorruptStoreError, NotFoundError
 from geofield.fields import Placement, place_fields
@@ -77,8 +79,11 @@ class Store:
         data = self.location.read(key)
         try:
             return Box.model_validate_json(data)
-        except ValueError as error:
-            raise CorruptStoreError(f"{key} in {self.url} is not a box: {error}") from error
+        except ValidationError as error:
+            reason = "; ".join(faults(error))
+            raise CorruptStoreError(
+                f"{key} in {self.url} is not a box: {reason}. Bring the file back from a backup, or remove the box."
+            ) from error
 
     def add_box(self, box: Box, max_pixels: int = MAX_PIXELS) -> Box:
         """Register a box: resolve its grid, make its empty cube.

@@ -492,6 +492,8 @@ def test_status_says_how_many_boxes_cannot_be_read(geofield_: Any, store: Store)
     done = geofield_("status", store.url)
     assert done.status == 1
     assert "1 box cannot be read: b." in done.out
+    assert "is not a box: it is not complete JSON (" in done.out
+    assert "pydantic" not in done.out
     assert "no box yet" not in done.out
 
 

@@ -40,6 +40,9 @@ def _fault(where: str, one: Any) -> str:
     kind, value, context = one["type"], one["input"], one.get("ctx", {})
     if kind == "value_error":
         return str(context["error"]).rstrip(".")
+    if kind == "json_invalid":
+        return f"it is not complete JSON ({context['error']})"
+    where = where or "it"
     if kind == "extra_forbidden":
         return f"{where} is no key of a box; there are {_keys(where)}"
     if kind == "missing":
