@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from geofield.errors import ConfigurationError
-from orchestrate.clicommon import STORE, open_store
+from orchestrate.clicommon import DONE, FAILED, STORE, open_store
 
 
 @click.command()
@@ -20,14 +20,19 @@ def report(store: str | None, out: Path, days: int, no_imagery: bool) -> int:
     """Write one page that needs no network: maps, series, late and refused fields, lag, receipts."""
     from orchestrate.report import render, report_of
 
+    if out.suffix.lower() not in ("", ".html", ".htm"):
+        raise ConfigurationError(f"{out}: the report is an HTML page; name it .html or .htm.")
     opened = open_store(store)
-    text = render(report_of(opened, days, imagery=not no_imagery))
+    found = report_of(opened, days, imagery=not no_imagery)
+    text = render(found)
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}.") from error
     click.echo(f"{out}: {len(text.encode()) / 1e6:.1f} MB; open it in a browser.")
-    return 0
+    for error in found.meta["errors"]:
+        click.echo(f"warning: box {error['box']} could not be read: {error['kind']}: {error['message']}", err=True)
+    return FAILED if found.meta["errors"] else DONE
 
 
 COMMANDS = (report,)

@@ -193,6 +193,33 @@ def test_the_command_writes_it(store: Store, tmp_path: Path, capsys: pytest.Capt
     assert "cannot be written" in capsys.readouterr().err
 
 
+def test_the_command_says_what_it_could_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clear = {"type": "simulated", "seed": 5, "revisit": 1, "cloudiness": 0.0}
+    made = make_store(str(tmp_path / "store"), box(source=clear), box("c"))
+    submit(made, [write_fields(tmp_path / "a.geojson", feature("A", 0, 0))], "fields", {})
+    run(made, START + dt.timedelta(days=1))
+    made.location.write("boxes/c.json", b"{")
+    shards = made.location.list("cubes/b/chunks")
+    assert shards
+    for info in shards:
+        made.location.write(info.key, b"not what was written")
+    out = tmp_path / "report.html"
+    assert cli.main(["report", made.url, "--out", str(out)]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(" could not be read: ")[0] for line in said] == ["warning: box c", "warning: box b"]
+    page = out.read_text()
+    assert {one["box"] for one in data_of(page, "meta")["errors"]} == {"b", "c"}
+    assert data_of(page, "box-0")["id"] == "b"  # its rows can be read
+
+
+def test_a_page_is_not_written_under_the_name_of_another_format(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["report", store.url, "--out", str(tmp_path / "r.pdf")]) == 2
+    assert "r.pdf: the report is an HTML page; name it .html or .htm" in capsys.readouterr().err
+    assert not (tmp_path / "r.pdf").exists()
+
+
 def test_thousands_of_fields_stay_small() -> None:
     """5,000 fields with a year each: 7.4 MB were measured."""
     assert len(render(many(5000, 366))) < 12e6

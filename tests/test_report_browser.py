@@ -55,6 +55,14 @@ def test_a_click_on_a_field_shows_its_series(browser: Any, url: str) -> None:
         assert page.locator("#series-table tbody tr").count() == 10
 
 
+def test_the_scale_of_one_field_ends_where_values_end(browser: Any, url: str) -> None:
+    with page_of(browser, url) as page:
+        ready(page)
+        assert page.evaluate("range([0.625], [-1, 1])") == [0.125, 1]
+        assert page.evaluate("range([0.625], null)") == [0.125, 1.125]
+        assert page.evaluate("range([0.25, 0.5], [-1, 1])") == [0.25, 0.5]
+
+
 def test_another_box_another_map(browser: Any, url: str) -> None:
     with page_of(browser, url) as page:
         ready(page)

@@ -70,6 +70,7 @@ def box_data(
                 spread(f"{name}_filled_mean") if has_state else None,
                 spread(f"{name}_sigma_mean") if has_state else None,
                 _quicklook(store, box.id, f"{name}_filled" if has_state else name) if is_drawn and len(rows) else None,
+                variable.valid_range,
             )
         )
     described = _fields(shapes.reindex(ids), state, geobox, versions)

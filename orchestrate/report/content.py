@@ -53,10 +53,13 @@ def report_of(store: Store, days: int = DAYS, *, imagery: bool = True, now: dt.d
     versions = {str(name): int(count) for name, count in counts.items()}
     for number, (box_id, state) in enumerate(sorted(existing.states.items())):
         is_drawn = imagery and number < _QUICKLOOK_BOXES and state.box.pixels <= _QUICKLOOK_PIXELS
-        try:
-            boxes.append(box_data(store, state, shapes, versions, shown, is_drawn))
-        except (GeofieldError, ValueError, OSError, LookupError) as error:
-            failures[box_id] = error
+        for with_pixels in (True, False) if is_drawn else (False,):  # what has no picture still has series
+            try:
+                boxes.append(box_data(store, state, shapes, versions, shown, with_pixels))
+            except (GeofieldError, ValueError, OSError, LookupError) as error:
+                failures.setdefault(box_id, error)
+            else:
+                break
     meta = {
         "store": store.url,
         "made": made.isoformat(timespec="seconds"),

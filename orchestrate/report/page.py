@@ -59,7 +59,7 @@ def _variable(one: VariableData) -> dict[str, Any]:
     packed = {name: None if values is None else pack(values) for name, values in layers.items()}
     look = one.quicklook
     shown = None if look is None else {**pack(look.astype(np.float64)), "height": look.shape[0], "width": look.shape[1]}
-    return {"name": one.name, "quicklook": shown, **packed}
+    return {"name": one.name, "quicklook": shown, "valid_range": one.valid_range, **packed}
 
 
 def _json(value: Any) -> str:

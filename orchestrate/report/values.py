@@ -24,6 +24,8 @@ class VariableData:
         (field, day), NaN where missing; `estimate` and `sigma` are None without a day-on-day state.
     quicklook
         (row, column) the latest estimate, or observation, of the box, coarsened; None where it was not read.
+    valid_range
+        Values that there can be, (least, most); None: any.
     """
 
     name: str
@@ -31,6 +33,7 @@ class VariableData:
     estimate: npt.NDArray[np.float64] | None = None
     sigma: npt.NDArray[np.float64] | None = None
     quicklook: npt.NDArray[np.float64] | None = None
+    valid_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

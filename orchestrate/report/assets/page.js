@@ -26,6 +26,7 @@ function shape(name, attributes) {
 const said = (value) => (value === null || value === undefined || value === "" ? "–" : String(value));
 const number = (value, digits = 3) => (Number.isFinite(value) ? value.toFixed(digits) : "–");
 const whole = (value) => Number(value).toLocaleString("en-US");
+const many = (count, one, several) => `${whole(count)} ${count === 1 ? one : several}`;
 const date = (first, day) => new Date(Date.parse(first) + day * DAY).toISOString().slice(0, 10);
 const time = (text) => said(text).slice(0, 16).replace("T", " ");
 
@@ -51,7 +52,7 @@ async function load(index) {
   for (const one of box.variables) {
     for (const layer of ["observed", "estimate", "sigma"]) one[layer] = await unpack(one[layer]);
     one.latest = latest(one, box);
-    one.range = range(one.latest);
+    one.range = range(one.latest, one.valid_range);
   }
   loaded.set(index, box);
   return box;
@@ -66,12 +67,13 @@ function latest(variable, box) {
   }
   return values;
 }
-function range(values) {
+function range(values, valid) {
   const known = Array.from(values).filter(Number.isFinite).sort((one, other) => one - other);
   if (!known.length) return [0, 1];
   const pick = (share) => known[Math.min(known.length - 1, Math.floor(share * known.length))];
   const low = pick(0.02), high = pick(0.98);
-  return high > low ? [low, high] : [low - 0.5, low + 0.5];
+  if (high > low) return [low, high];
+  return [Math.max(low - 0.5, valid ? valid[0] : -Infinity), Math.min(low + 0.5, valid ? valid[1] : Infinity)];
 }
 function rgb(value, [low, high]) {
   const scaled = Math.min(1, Math.max(0, (value - low) / (high - low))) * (RAMP.length - 1);
@@ -116,7 +118,7 @@ async function drawMap() {
     return path;
   });
   map.replaceChildren(frame);
-  map.setAttribute("aria-label", `Map of ${whole(box.fields.length)} fields of box ${box.id}, coloured by the latest ${variable.name}`);
+  map.setAttribute("aria-label", `Map of ${many(box.fields.length, "field", "fields")} of box ${box.id}, coloured by the latest ${variable.name}`);
   at("map-title").textContent = `Box ${box.id}: latest ${variable.name} on ${said(meta.boxes[now.index].last_day)}`;
   at("extent").textContent = `${whole(box.width)} x ${whole(box.height)}, ${box.resolution}`;
   drawLegend();
@@ -318,7 +320,7 @@ function drawFields() {
   const focused = document.activeElement && document.activeElement.closest("#field-table button");
   table(at("field-table"), [["field"], [`latest ${now.variable.name}`, "number"], ["planted", "whole"], ["crop"], ["inside", "number"]], rows, "No field fits.");
   if (focused) { const again = at("field-table").querySelector(`button[data-field="${now.field}"]`); if (again) again.focus(); }
-  at("fields-title").textContent = `${whole(now.shown.length)} fields of box ${box.id}`;
+  at("fields-title").textContent = `${many(now.shown.length, "field", "fields")} of box ${box.id}`;
   at("page").textContent = `Page ${now.page + 1} of ${pages}`;
   at("before").disabled = now.page === 0;
   at("after").disabled = now.page >= pages - 1;
@@ -329,7 +331,7 @@ function drawStore() {
   const boxes = meta.boxes, sum = (name) => boxes.reduce((total, one) => total + one[name], 0);
   const lag = boxes.length ? Math.max(...boxes.map((one) => one.lag)) : null;
   at("where").textContent = `${meta.store} · made ${time(meta.made)} UTC · geofield ${meta.version}`;
-  const figures = [["boxes", whole(boxes.length)], ["fields", whole(sum("fields"))], ["rows", whole(sum("rows"))],
+  const figures = [[boxes.length === 1 ? "box" : "boxes", whole(boxes.length)], [sum("fields") === 1 ? "field" : "fields", whole(sum("fields"))], ["rows", whole(sum("rows"))],
     ["fields waiting", whole(meta.late.waiting)], ["refused rows", whole(meta.refused.total)], ["largest lag", lag === null ? "–" : `${whole(lag)} d`]];
   at("figures").replaceChildren(...figures.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
   if (meta.errors.length) {
@@ -337,7 +339,7 @@ function drawStore() {
     at("errors").replaceChildren(element("h2", {}, "What could not be read"), ...meta.errors.map((one) => element("p", {}, `${said(one.box)}: ${one.kind}: ${one.message}`)));
   }
   table(at("box-table"), [["box"], ["from", "whole"], ["last day", "whole"], ["behind", "number"], ["days", "number"], ["with imagery", "number"], ["fields", "number"], ["waiting", "number"], ["rows", "number"], ["rows to write", "number"]],
-    boxes.map((one) => ({ cells: [one.id, one.start, one.last_day, element("span", one.lag > 7 ? { class: "late" } : {}, `${whole(one.lag)} d`), whole(one.days), whole(one.acquisitions), whole(one.fields), whole(one.late), whole(one.rows), whole(one.rows_missing)] })), "There is no box yet.");
+    boxes.map((one) => ({ cells: [one.id, one.start, one.last_day, element("span", one.lag > 7 ? { class: "late" } : {}, `${whole(one.lag)} d`), whole(one.days), whole(one.acquisitions), whole(one.fields), whole(one.late), whole(one.rows), whole(one.rows_missing)] })), meta.errors.length ? `${many(meta.errors.length, "box", "boxes")} could not be read.` : "There is no box yet.");
   at("late-note").textContent = `${whole(meta.late.waiting)} wait for the next run; ${whole(meta.late.total - meta.late.waiting)} came late and are complete.` + (meta.late.total > meta.late.rows.length ? ` The first ${whole(meta.late.rows.length)} are listed.` : "");
   table(at("late-table"), [["field"], ["box"], ["came (UTC)", "whole"], ["first day", "whole"], ["state", "whole"], ["reason", "wide"]],
     meta.late.rows.map((one) => ({ cells: [one.field, one.box, time(one.came), one.first_day, element("span", one.waits ? { class: "late" } : {}, one.waits ? "waits" : "complete"), one.reason] })), "No field came late.");
