@@ -191,7 +191,7 @@ rows            the first days of {late_field}, which came late:
 {shown.to_string(index=False, na_rep="-", float_format="{:.3f}".format)}
 picture         {picture}
 report          {FOLDER}/report.html
-demo            {seconds:.0f} s in all
+times           are sums over boxes that ran at the same time; by the clock the demo took {seconds:.0f} s in all
 try next        .venv/bin/geofield status {FOLDER}
                 .venv/bin/geofield series {FOLDER} --field {late_field} --plot series.png
                 .venv/bin/geofield run {FOLDER} --until {END + dt.timedelta(days=5)}""")

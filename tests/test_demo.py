@@ -21,6 +21,9 @@ def test_the_demo_ends_with_what_it_did(tmp_path: Path) -> None:
             [sys.executable, "-m", "orchestrate.demo"], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"times +are sums over boxes that ran at the same time; by the clock the demo took \d+ s", done.stdout
+    )
     assert re.search(r"days appended   60 box-days in [0-9.]+ s, [0-9]+ ms a day", done.stdout)
     assert re.search(r"late fields     13 fields, 230 field-days .*: 0 source reads, 0 box tasks", done.stdout)
     assert re.search(r"read the source [0-9]+ times and taken about", done.stdout)
