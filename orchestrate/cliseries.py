@@ -19,7 +19,7 @@ from orchestrate.clicommon import DONE, STORE, open_store, without_warnings
 @click.option("--variable", metavar="V", help="One variable; default all, for the plot the first.")
 @click.option("--format", "format_", type=click.Choice(["table", "csv", "parquet", "json"]),
               help="On stdout; default table.")  # fmt: skip
-@click.option("--plot", metavar="FILE.png", type=click.Path(path_type=Path), help="Draw it.")
+@click.option("--plot", metavar="FILE.png|svg|pdf", type=click.Path(path_type=Path), help="Draw it.")
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write here instead of stdout.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def series(
@@ -29,6 +29,9 @@ def series(
     """Show one field's time series."""
     from orchestrate import series as one
 
+    if plot is not None:
+        one.picture_format(plot)
+    kind = "json" if as_json else format_ or _format_of(out)
     with without_warnings():
         rows = one.field_rows(open_store(store), field, box, variable)
         if plot is not None:
@@ -36,14 +39,20 @@ def series(
             click.echo(f"{drawn} of field {field} is drawn in {plot}", err=True)
             if format_ is None and not as_json and out is None:
                 return DONE
-        _write_rows(rows, "json" if as_json else format_ or _format_of(out), out)
+        _write_rows(rows, kind, out)
     return DONE
 
 
 def _format_of(out: Path | None) -> str:
     """The format that a file's name asks for."""
-    suffix = "" if out is None else out.suffix.lower().lstrip(".")
-    return suffix if suffix in ("csv", "parquet", "json") else "table" if out is None else "csv"
+    from orchestrate.series import FILES
+
+    if out is None:
+        return "table"
+    suffix = out.suffix.lower().lstrip(".") or FILES[0]
+    if suffix not in FILES:
+        raise ConfigurationError(f"{out}: rows are written as .{', .'.join(FILES[:-1])} or .{FILES[-1]}.")
+    return suffix
 
 
 def _write_rows(rows: Any, format_: str, out: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geofield.errors import ConfigurationError, NotFoundError, there_is
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from geofield import Store
 
+PICTURES = ("png", "svg", "pdf")
+FILES = ("csv", "parquet", "json")
 _KEY = ("box", "field_id", "field_version", "date", "days_since_planting", "status", "covered", "digest")
 
 
@@ -73,8 +76,9 @@ def to_parquet(rows: pd.DataFrame) -> bytes:
 
 def to_json(rows: pd.DataFrame) -> str:
     """A JSON list of rows; missing values are null, dates ISO 8601."""
-    records = json.loads(rows.assign(date=rows["date"].astype(str)).to_json(orient="records", double_precision=15))
-    return json.dumps(records, ensure_ascii=False)
+    # not by `to_json` of pandas, which cuts numbers to 15 digits
+    values = rows.assign(date=rows["date"].astype(str)).astype(object)
+    return json.dumps(values.where(values.notna(), None).to_dict("records"), ensure_ascii=False, allow_nan=False)
 
 
 def table_columns(rows: pd.DataFrame) -> dict[str, str]:
@@ -92,8 +96,16 @@ def table_columns(rows: pd.DataFrame) -> dict[str, str]:
 # --- a picture -------------------------------------------------------------------------------------------------------
 
 
+def picture_format(path: str | os.PathLike[str]) -> str:
+    """What a picture of this name is; `ConfigurationError` when it is nothing that is written."""
+    suffix = Path(path).suffix.lower().lstrip(".") or PICTURES[0]
+    if suffix not in PICTURES:
+        raise ConfigurationError(f"{path}: a picture is written as .{', .'.join(PICTURES[:-1])} or .{PICTURES[-1]}.")
+    return suffix
+
+
 def plot(rows: pd.DataFrame, path: str | os.PathLike[str], variable: str | None = None) -> str:
-    """Draw a field's series into a PNG: observations, the estimate with its error, days of cloud, planting.
+    """Draw a field's series into a PNG, SVG or PDF: observations, the estimate with its error, days of cloud, planting.
 
     Parameters
     ----------
@@ -109,10 +121,11 @@ def plot(rows: pd.DataFrame, path: str | os.PathLike[str], variable: str | None 
     Raises
     ------
     ConfigurationError
-        The field lies in several boxes, or the path cannot be written.
+        The field lies in several boxes, the path's suffix is that of another format, or it cannot be written.
     """
     from geofield import plots
 
+    kind = picture_format(path)
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -128,7 +141,7 @@ def plot(rows: pd.DataFrame, path: str | os.PathLike[str], variable: str | None 
     FigureCanvasAgg(figure)
     plots.series(rows, drawn, axes=figure.add_subplot())
     try:
-        figure.savefig(path, format="png", dpi=150)
+        figure.savefig(path, format=kind, dpi=150)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}.") from error
     return drawn

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -276,6 +277,8 @@ def test_failing_box_makes_exit_status_1(geofield_: Any, tmp_path: Path, monkeyp
         (("history", "{store}", "--field", "Z"), "never was one. There is none yet."),
         (("remove-box", "{store}", "--id", "bb", "--yes"), "There is no box 'bb' in {store}. Near it: b."),
         (("runs", "{store}", "--box", "nope"), "There is no box 'nope' in {store}; it has: b."),
+        (("series", "{store}", "--field", "A", "--plot", "{nowhere}.jpg"), "is written as .png, .svg or .pdf"),
+        (("series", "{store}", "--field", "A", "--out", "{nowhere}.xlsx"), ".xlsx: rows are written as .csv, .parquet"),
         (("series", "{store}"), "Missing option '--field'"),
         (("add-box", "{store}", *BOUNDS, "--id", "new", "--source", "simulated"), "--start"),
         (("add-box", "{store}", *BOUNDS, "--id", "new", "--start", "2025-04-01"), "--source"),
@@ -440,6 +443,9 @@ def test_series_in_every_format(geofield_: Any, full: Store, tmp_path: Path) -> 
     records = geofield_(*call, "--json").json
     assert [one["date"] for one in records] == [str(date) for date in rows["date"]]
     assert any(one["ndvi_mean"] is None for one in records)
+    for column in ("ndvi_filled_mean", "ndvi_sigma_mean", "covered"):
+        read = [float("nan") if one[column] is None else one[column] for one in records]
+        np.testing.assert_array_equal(read, rows[column])  # every digit
     written = geofield_(*call, "--out", tmp_path / "a.parquet")
     assert (written.out, written.err) == ("", f"{len(rows)} rows of field A written to {tmp_path / 'a.parquet'}\n")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a.parquet"), rows)
@@ -468,6 +474,9 @@ def test_plot(geofield_: Any, full: Store, tmp_path: Path) -> None:
     picture = matplotlib.image.imread(tmp_path / "a.png")
     assert picture.shape == (675, 1500, 4)
     assert len({tuple(pixel) for row in picture[::5, ::5] for pixel in row.round(2)}) > 5  # more than paper and ink
+    for suffix, begin in (("svg", b"<?xml"), ("pdf", b"%PDF")):
+        assert geofield_("series", full.url, "--field", "A", "--plot", tmp_path / f"a.{suffix}").status == 0
+        assert (tmp_path / f"a.{suffix}").read_bytes().startswith(begin)
     nowhere = geofield_("series", full.url, "--field", "A", "--plot", tmp_path / "no" / "a.png")
     assert nowhere.status == 2
 
