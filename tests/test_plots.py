@@ -135,10 +135,18 @@ def test_an_interactive_series_holds_the_same_numbers() -> None:
     from bokeh.resources import INLINE
 
     figure = plots.interactive_series(rows_of(field=HOSTILE))
-    (source,) = {glyph.data_source for glyph in figure.renderers}
+    (source,) = {glyph.data_source for glyph in figure.renderers if "estimate" in glyph.data_source.data}
     np.testing.assert_array_equal(source.data["estimate"], np.linspace(0.5, 0.7, 10))
     assert source.data["status"][3] == "all_masked"
     assert HOSTILE not in file_html(figure, INLINE)  # escaped
+
+
+def test_an_interactive_series_has_the_legend_of_the_other() -> None:
+    rows = rows_of()
+    _, labels = plots.series(rows).get_legend_handles_labels()
+    figure = plots.interactive_series(rows)
+    assert sorted(item.label.value for item in figure.legend[0].items) == sorted(labels)
+    assert "cloud: nothing valid" in labels
 
 
 def test_latest_values_are_those_of_the_last_day_that_has_one() -> None:

@@ -41,18 +41,19 @@ def interactive_series(rows: pd.DataFrame, variable: str | None = None) -> Any:
                   y_axis_label=f"{drawn.variable.upper()} (1)", tools="xpan,xwheel_zoom,xbox_zoom,reset,save",
                   active_scroll="xwheel_zoom")  # fmt: skip
     source = models.ColumnDataSource(_data(drawn, rows))
-    for begin, end in drawn.cloud_gaps():
-        left, right = (float(day.astype("datetime64[ms]").astype(np.int64)) for day in (begin, end))
-        made.add_layout(models.BoxAnnotation(left=left, right=right, fill_color=CLOUD, fill_alpha=0.14, line_alpha=0))
+    if gaps := drawn.cloud_gaps():
+        begins, ends = (np.array(days, "datetime64[ms]") for days in zip(*gaps, strict=True))
+        made.vstrip(begins, ends, fill_color=CLOUD, fill_alpha=0.14, line_alpha=0, legend_label="cloud: nothing valid")
     made.varea("day", "low", "high", source=source, fill_color=ESTIMATE, fill_alpha=0.18,
                legend_label="± 2 sigma of a pixel")  # fmt: skip
     line = made.line("day", "estimate", source=source, color=ESTIMATE, line_width=2, legend_label="daily estimate")
     made.scatter("day", "observed", source=source, color=OBSERVATION, size=8, legend_label="observed mean")
-    if not drawn.is_planted_before:
-        planted = pd.Timestamp(drawn.planted).timestamp() * 1000
-        made.add_layout(
-            models.Span(location=planted, dimension="height", line_color=PLANTED, line_dash="dashed", line_width=2)
-        )
+    label = f"planted {drawn.planted}"
+    dashed = {"color": PLANTED, "line_dash": "dashed", "line_width": 2}
+    if drawn.is_planted_before:  # drawn there it would squeeze the series
+        made.line([], [], legend_label=f"{label}, before the box's start", **dashed)
+    else:
+        made.vspan(np.array([drawn.planted], "datetime64[ms]"), legend_label=label, **dashed)
     tips = [("day", "@day{%F}"), ("estimate", "@estimate{0.000}"), ("observed", "@observed{0.000}"),
             ("sigma of a pixel", "@sigma{0.000}"), ("status", "@status")]  # fmt: skip
     made.add_tools(models.HoverTool(renderers=[line], tooltips=tips, formatters={"@day": "datetime"}, mode="vline"))
