@@ -351,8 +351,8 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
 def _check_rebuild(standing: Box, changed: Box, first: dt.date | None) -> None:
     if first is not None and changed.start > first:
         raise BoxError(
-            f"Box {changed.id} holds days and rows from {first} on; one that begins on {changed.start} would lose some. "
-            "Give it another id."
+            f"Box {changed.id} holds days and rows from {first} on; one that begins on {changed.start} would lose "
+            "some. Give it another id."
         )
     if standing.imported is not None:
         raise BoxError(
