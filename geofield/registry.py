@@ -1,4 +1,4 @@
-"""Every accepted version of every field: an append-only table. The last version that arrived is the current one."""
+"""Every accepted version of every field: an append-only table. The version accepted last is the current one."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class FieldRegistry:
             new = _new_versions(_not_brought(fields, every[every["file"] == file]), _latest(every))
             if new.empty or not is_due():
                 return 0
-            rows = new.assign(file=file, accepted=dt.datetime.now(dt.UTC), withdrawn=False)
+            rows = new.assign(file=file, accepted=_after(every), withdrawn=False)
             try:
                 self.table.commit(snapshot, _to_arrow(rows), metadata=metadata)
             except LostRaceError:
@@ -120,7 +120,8 @@ class FieldRegistry:
         """
         for _ in range(_TRIES):
             snapshot = self.table.open()
-            latest = _latest(self._all(snapshot)).set_index("field_id", drop=False)
+            every = self._all(snapshot)
+            latest = _latest(every).set_index("field_id", drop=False)
             for name in field_ids:
                 if name not in latest.index:
                     raise NotFoundError(f"There is no field {name!r} to withdraw.")
@@ -128,7 +129,7 @@ class FieldRegistry:
             going = going[~going["withdrawn"].astype(bool)]
             if going.empty:
                 return 0
-            rows = going.assign(accepted=dt.datetime.now(dt.UTC), withdrawn=True)
+            rows = going.assign(accepted=_after(every), withdrawn=True)
             try:
                 self.table.commit(snapshot, _to_arrow(rows), metadata=metadata)
             except LostRaceError:
@@ -159,6 +160,18 @@ class FieldRegistry:
 
 def _latest(every: pd.DataFrame) -> pd.DataFrame:
     return every.drop_duplicates("field_id", keep="last").sort_values("field_id").reset_index(drop=True)
+
+
+def _after(every: pd.DataFrame) -> dt.datetime:
+    """The time, but later than all that was accepted: which version is the last must not depend on anybody's clock.
+
+    The commit that takes it fails when something was accepted meanwhile.
+    """
+    now = dt.datetime.now(dt.UTC)
+    if every.empty:
+        return now
+    newest: dt.datetime = every["accepted"].max().to_pydatetime()
+    return max(now, newest + dt.timedelta(microseconds=1))
 
 
 def _not_brought(fields: pd.DataFrame, brought: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import geopandas as gpd
@@ -58,6 +59,35 @@ def test_a_withdrawn_field_stops_and_can_come_back(store: geofield.Store, tmp_pa
     assert run(store, END + dt.timedelta(days=1))["boxes"]["b"]["late"]["source_reads"] == 0
     back = store.rows(field="f1", end=END)
     assert back.equals(rows)
+
+
+def test_the_last_word_on_a_field_holds_whatever_the_clocks_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second and third runner's clock is behind that of the first."""
+    store = smallstore.make_store(str(tmp_path / "store"))
+
+    def hand_in(x: float) -> str:
+        submit(store, [smallstore.write_fields(tmp_path / f"{x}.geojson", smallstore.feature("A", x, 0))])
+        assert run(store, smallstore.day(1))["errors"] == []
+        return str(store.registry.versions()["version"].iloc[-1])
+
+    class Slow(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> Slow:
+            return cls.fromtimestamp(dt.datetime.now(tz).timestamp() - 90, tz)
+
+    first = hand_in(0)
+    monkeypatch.setattr("geofield.registry.dt", SimpleNamespace(datetime=Slow, UTC=dt.UTC, timedelta=dt.timedelta))
+    second = hand_in(50)
+    assert store.registry.current()["version"].tolist() == [second] != [first]
+    _, placeable = store.registry.placeable()
+    assert placeable["version"].to_pylist() == [second]
+    assert store.withdraw_fields(["A"]) == 1
+    assert store.withdraw_fields(["A"]) == 0
+    assert len(store.registry.current()) == 0
+    assert run(store, smallstore.day(1))["errors"] == []
+    assert verify(store.location) == []
 
 
 SECRET = "a forgotten field's own id, longer than what statistics keep"
