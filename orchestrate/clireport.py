@@ -30,8 +30,8 @@ def report(store: str | None, out: Path, days: int, no_imagery: bool) -> int:
     except OSError as error:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}.") from error
     click.echo(f"{out}: {len(text.encode()) / 1e6:.1f} MB; open it in a browser.")
-    for error in found.meta["errors"]:
-        click.echo(f"warning: box {error['box']} could not be read: {error['kind']}: {error['message']}", err=True)
+    for one in found.meta["errors"]:
+        click.echo(f"warning: box {one['box']} could not be read: {one['kind']}: {one['message']}", err=True)
     return FAILED if found.meta["errors"] else DONE
 
 
