@@ -218,3 +218,40 @@ def test_what_a_cut_left_beside_goes_with_the_next_call(
     assert set(again.cube.repository.list_branches()) > {"main"}
     assert rebuild_cube(new, SOURCE, again.cube, again.results).days_appended == left_to_do
     assert list(again.cube.repository.list_branches()) == ["main"]
+
+
+@pytest.mark.parametrize("ending", ["lost", "killed", "killed, then changed"])
+def test_a_swap_that_did_not_happen_leaves_the_past_as_it_was(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    work = Work(store_url, make_box(SMALL))
+    append_days(DAY1, DAY1, SOURCE, ready(work.box), work.cube, work.results)
+    new, adopt, times = changed_box(work.box, "noise"), Cube.adopt, [dt.datetime.now(dt.UTC)]
+
+    def next_day(day: dt.date) -> None:
+        append_days(day, day, SOURCE, ready(work.box), Cube(work.location, "b"), work.results)
+        times.append(dt.datetime.now(dt.UTC))
+
+    def overtaken(self: Cube, other: Cube, expected: str, now: dt.datetime) -> None:
+        monkeypatch.setattr(Cube, "adopt", adopt)
+        next_day(DAY2)
+        adopt(self, other, expected, dt.datetime.now(dt.UTC))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if ending == "lost":
+        monkeypatch.setattr(Cube, "adopt", overtaken)
+        rebuild_cube(new, SOURCE, work.cube, work.results)
+        assert len(list(work.cube.repository.list_tags())) == 1
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr("geofield.cube.cube.swap", killed)
+            other = work.cube.beside("rebuild-x", work.cube.schema)
+            with pytest.raises(KeyboardInterrupt):
+                # its clock is fast, so that the past that it names lies ahead
+                work.cube.adopt(other, work.cube.tip(), dt.datetime.now(dt.UTC) + dt.timedelta(hours=1))
+        next_day(DAY2)
+    if ending == "killed, then changed":
+        rebuild_cube(new, SOURCE, Cube(work.location, "b"), work.results)
+    assert [len(Cube(work.location, "b").head(time).days) for time in times] == [1, 2]

@@ -154,9 +154,16 @@ class Cube:
         LostRaceError
             Somebody published meanwhile.
         """
-        # The tag comes first: no moment without a name for the past. A tag of a swap that was lost names nothing new.
-        self.repository.create_tag(f"{_UNTIL}{now:{_STAMP}}-{expected}", expected)
-        swap(self, other.tip(), expected)
+        repository, tag = self.repository, f"{_UNTIL}{now:{_STAMP}}-{expected}"
+        if other.branch not in repository.list_branches():
+            raise LostRaceError(f"Another writer swapped in the new cube of box {self.box_id} first.")
+        snapshot = other.tip()
+        repository.create_tag(tag, expected)  # first: no moment without a name for the past
+        try:
+            swap(self, snapshot, expected)
+        except LostRaceError:
+            repository.delete_tag(tag)
+            raise
         self.leave_beside(other.branch)
         self._latest = None
 
@@ -199,14 +206,24 @@ class Cube:
     def _session_at(self, when: dt.datetime) -> icechunk.Session:
         """What was published at a time: in the line of `main`, or in one that a changed box left behind."""
         repository = self.repository
-        for tag in sorted(tag for tag in repository.list_tags() if tag.startswith(_UNTIL)):
+        tags = sorted(tag for tag in repository.list_tags() if tag.startswith(_UNTIL))
+        for tag in tags:
             until = dt.datetime.strptime(tag.removeprefix(_UNTIL).partition("-")[0] + "+0000", f"{_STAMP}%z")
-            if when < until:
+            if when < until and self._is_left_behind(tag, tags):
                 found = [one.id for one in repository.ancestry(tag=tag) if one.written_at <= when]
                 if not found:
                     raise ValueError("it is before the first commit")
                 return repository.readonly_session(snapshot_id=found[0])
         return repository.readonly_session(self.branch, as_of=when)
+
+    def _is_left_behind(self, tag: str, tags: list[str]) -> bool:
+        """False for the tag of a process that died before its swap: the line that it names went on."""
+        repository = self.repository
+        snapshot = repository.lookup_tag(tag)
+        # of two tags of one snapshot the later one counts
+        others = [one for one in tags if one > tag or repository.lookup_tag(one) != snapshot]
+        lines = [repository.ancestry(branch=self.branch), *(repository.ancestry(tag=one) for one in others)]
+        return all(one.id != snapshot for line in lines for one in line)
 
     def group(self, as_of: str | dt.datetime | None = None) -> zarr.Group:
         """The Zarr group, read-only."""
