@@ -136,9 +136,10 @@ class Store:
             changed = box.model_copy(update={"pixels": grid.to_dict(), "imported": standing.imported})
             cube.create(cube_schema(standing, standing.resolved), Run().metadata("create", []))
             # the description may be behind the cube: a run can die between the two
-            is_built = is_cube_of(changed, cube)
+            head = cube.head()
+            is_built = is_cube_of(changed, cube, head)
             if not is_built:
-                _check_rebuild(standing, changed, cube.head().first)
+                _check_rebuild(standing, changed, head.first)
             # what is pending may be swapped in at any moment, so that what takes its place has to be pending too
             is_pending = self.location.exists(f"changes/{box.id}.json")
             folder = "boxes" if is_built and not is_pending else "changes"

@@ -168,6 +168,24 @@ def test_a_scene_that_is_amended_meanwhile_is_in_the_new_cube_too(
         assert np.array_equal(work.cube.open()[name].values, values.values, equal_nan=True), name
 
 
+def test_who_loses_to_another_rebuild_builds_nothing_again(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work(store_url, make_box(SMALL))
+    append_days(DAY1, DAY3, SOURCE, ready(work.box), work.cube, work.results)
+    new, adopt, tips = changed_box(work.box, "noise"), Cube.adopt, []
+
+    def overtaken(self: Cube, *args: Any) -> None:
+        monkeypatch.setattr(Cube, "adopt", adopt)
+        rebuild_cube(new, SOURCE, Cube(work.location, "b"), Results(work.location, "b"))
+        tips.append(Cube(work.location, "b").tip())
+        adopt(self, *args)
+
+    monkeypatch.setattr(Cube, "adopt", overtaken)
+    assert rebuild_cube(new, SOURCE, work.cube, work.results).days_appended == 3
+    assert tips == [work.cube.tip()]
+    assert list(work.cube.repository.list_branches()) == ["main"]
+    assert len(list(work.cube.repository.list_tags())) == 1
+
+
 def test_a_writer_with_the_old_box_is_told(tmp_path: Path) -> None:
     work = Work(str(tmp_path / "store"), make_box(SMALL))
     append_days(DAY1, DAY2, SOURCE, ready(work.box), work.cube, work.results)

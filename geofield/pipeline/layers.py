@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geofield.boxes import Box, Variable
-from geofield.cube.cube import Cube
+from geofield.cube.cube import Cube, Head
 from geofield.cube.schema import ArraySpec, Schema
 from geofield.encoding import AGE, IntArray
 from geofield.errors import LostRaceError
@@ -36,10 +36,9 @@ def cube_schema(box: Box, grid: Grid) -> Schema:
     return Schema(grid, tuple(arrays), drift, recipe_digest(box, grid).hex())
 
 
-def is_cube_of(box: Box, cube: Cube) -> bool:
-    """Whether the cube that stands now is that of a box as it is described; one of no days may begin on any."""
-    first = cube.head().first
-    return cube.schema == cube_schema(box, box.resolved) and first in (None, box.start)
+def is_cube_of(box: Box, cube: Cube, head: Head) -> bool:
+    """Whether a cube, whose head was just looked at, is that of a box; one of no days may begin on any."""
+    return cube.schema == cube_schema(box, box.resolved) and head.first in (None, box.start)
 
 
 def check_schema(box: Box, cube: Cube) -> None:

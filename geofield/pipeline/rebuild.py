@@ -60,20 +60,19 @@ def rebuild_cube(
     run = run or Run()
     schema = cube_schema(box, box.resolved)
     report = AppendReport()
-    if is_cube_of(box, cube):
-        cube.leave_beside(branch_of(box))  # a call that was cut right after the swap did not
-        return report
     fields = box_fields(box, _NO_FIELDS)
     for _ in range(_TRIES):
-        tip = cube.tip()
-        last = cube.head(tip).last
+        head = cube.head()
+        if is_cube_of(box, cube, head):  # another run was faster, or an earlier call, which may have been cut
+            cube.leave_beside(branch_of(box))
+            return report
         other = cube.beside(branch_of(box), schema)
         afresh = copy.copy(source)  # a source may keep what it found before the tip was there; its copy asks again
         report += _amend(afresh, fields, other, results, run)
-        if last is not None and last >= box.start:
-            report += append_days(box.start, last, afresh, fields, other, results, run, progress)
+        if head.last is not None and head.last >= box.start:
+            report += append_days(box.start, head.last, afresh, fields, other, results, run, progress)
         try:
-            cube.adopt(other, tip, dt.datetime.now(dt.UTC))
+            cube.adopt(other, head.snapshot, dt.datetime.now(dt.UTC))
         except LostRaceError:
             continue
         return report
