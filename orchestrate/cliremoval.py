@@ -84,9 +84,12 @@ def _check_fields(store: Store, fields: tuple[str, ...]) -> None:
 
 
 def _files_with(store: Store, fields: tuple[str, ...]) -> list[str]:
-    """Files that were handed in, and reasons beside them, in which an id occurs: rather one too many than too few."""
+    """Files that were handed in, read or not, and reasons beside them, in which an id occurs.
+
+    Rather one too many than too few; one that still waits would bring the field back.
+    """
     names = [field.encode() for field in fields]
-    infos = [info for folder in ("accepted", "rejected") for info in store.location.list(f"inbox/{folder}")]
+    infos = store.location.list("inbox")
     return [info.key for info in infos if any(name in _said_in(store, info.key) for name in names)]
 
 

@@ -142,6 +142,36 @@ def test_nothing_stored_tells_of_a_forgotten_field(store: geofield.Store, tmp_pa
     assert len(run(store, END + dt.timedelta(days=2))["errors"]) == 0
 
 
+def test_receipts_tell_no_more_of_a_forgotten_field(store_url: str, tmp_path: Path) -> None:
+    store = smallstore.make_store(store_url)
+    name, other = "Maria Rossi's north plot, the one behind the mill by the river", smallstore.feature("x", 200, 50)
+    submit(store, [smallstore.write_fields(tmp_path / "1.geojson", smallstore.feature(name, 50, 50), other)])
+    run(store, smallstore.day(1))
+    bad = smallstore.feature(name, 50, 50, planting_date="nonsense")
+    far = smallstore.feature("far", 9000, 0)
+    submit(store, [smallstore.write_fields(tmp_path / "2.geojson", bad, other, far)])
+    receipt = run(store, smallstore.day(2))
+    (key,) = (info.key for info in store.location.list("runs") if receipt["run_id"] in info.key)
+    told = {"box": "b", "date": None, "kind": "unexpected", "message": f"field {name!r} (row 1): {name!r:.57}..."}
+    store.location.write(key, json.dumps(receipt | {"errors": [told]}).encode())
+    store.location.write("runs/2025/04/damaged.json", b"[" * 100_000)
+    assert key in traces(store.location, name)
+    store.forget_fields([name])
+    assert all(found.startswith("inbox/") for found in traces(store.location, name))
+    left = json.loads(store.location.read(key))
+    assert [(one["row"], one["field_id"]) for one in left["rejected"]] == [(2, "far")]
+    assert left["errors"] == [told | {"message": 'field "?" (row 1): "?...'}]
+    assert {**left, "rejected": 0, "errors": 0} == {**receipt, "rejected": 0, "errors": 0}
+
+
+def test_files_that_wait_are_named_when_a_field_is_forgotten(
+    store: geofield.Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.location.write("inbox/fields/again.geojson", b'{"field_id": "f1"}')
+    assert main(["forget", store.url, "--field", "f1", "--yes", "--json"]) == 0
+    assert "inbox/fields/again.geojson" in json.loads(capsys.readouterr().out)["files_that_hold_it"]
+
+
 def test_a_writer_that_slept_cannot_commit_what_was_purged(store: geofield.Store) -> None:
     results = store.results("b")
     asleep = results.table.open()

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from geofield.cube.creation import PRESENT
 from geofield.errors import BoxError, NotFoundError
+from geofield.fields.names import shown
 from geofield.filesystem import remove_empty_folders
 from geofield.registry import FieldRegistry
 from geofield.results.rows import Results
 from geofield.store import Location
 
 FOLDERS = ("rows", "published", "weights", "progress/.work")  # besides the cube
+_TOLD, _TEXTS = ("rejected", "notices", "errors"), ("reason", "what", "message")  # of a receipt
 
 
 def forget_fields(
     field_ids: Sequence[str], registry: FieldRegistry, tables: Mapping[str, Results], metadata: Mapping[str, Any]
 ) -> int:
     """Remove some fields with their history: every version, every row, the files that held them, and their ids.
+
+    Receipts of runs keep how many rows were refused, and of these fields nothing more.
 
     A past version of a table that needs one of these files cannot be asked for any more, of no field. Published copies
     of the fields of a box go with them and are made again by the next `publish`. Let no run be at work meanwhile: what
@@ -44,9 +50,40 @@ def forget_fields(
             results.table.location.delete(key)
         rows += results.remove(field_ids, metadata)
         results.table.purge("field_id", field_ids)
+    _clean_receipts(registry.table.location, field_ids)
     registry.remove(field_ids, metadata)
     registry.table.purge("field_id", field_ids)
     return rows
+
+
+def _clean_receipts(location: Location, field_ids: Sequence[str]) -> None:
+    """Remove what receipts tell of some fields: their refused rows and notices, and their ids in other messages."""
+    for info in location.list("runs"):
+        try:
+            receipt = json.loads(location.read(info.key))
+        except (NotFoundError, ValueError, RecursionError):  # `verify` names what is damaged
+            continue
+        if isinstance(receipt, dict):
+            told = {name: receipt[name] for name in _TOLD if isinstance(receipt.get(name), list)}
+            cleaned = {name: _without(entries, field_ids) for name, entries in told.items()}
+            if cleaned != told:
+                location.write(info.key, json.dumps(receipt | cleaned, indent=1).encode())
+
+
+def _without(entries: list[Any], field_ids: Sequence[str]) -> list[Any]:
+    # messages name a field as it is or as `repr` writes it, and cut what is long
+    whole = {form for name in field_ids for form in (name, repr(name)[1:-1])}
+    cut = {shown(name).removesuffix("...")[1:] for name in field_ids if shown(name).endswith("...")}
+    words = [rf"(?<!\w){re.escape(form)}(?!\w)" for form in sorted(whole, key=len, reverse=True)]
+    pattern = re.compile("|".join([*words, *map(re.escape, cut)]))
+    kept = []
+    for one in entries:
+        if not isinstance(one, dict):
+            kept.append(one)
+        elif one.get("field_id") not in field_ids:
+            said = {key: one[key] for key in _TEXTS if isinstance(one.get(key), str)}
+            kept.append(one | {key: pattern.sub("?", text) for key, text in said.items()})
+    return kept
 
 
 def remove_box(location: Location, box_id: str) -> int:
