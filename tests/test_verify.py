@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,14 @@ import pytest
 import shapely
 import zarr
 
+from geofield.copies import zarrcopy
 from geofield.cube.cube import Cube, to_day
-from geofield.pipeline import fill_late_fields, publish
+from geofield.pipeline import correct_days, fill_late_fields, publish, rebuild_cube, refresh_rows
+from geofield.pipeline.removal import remove_box
 from geofield.pipeline.verify import Finding, verify
 from geofield.pipeline.verify.rows import current_fields
-from tests.support.upkept import DAYS, SHAPES, Upkept, field_rows
+from geofield.testing.source import ArraySource
+from tests.support.upkept import DAYS, SHAPES, WIDE, Upkept, field_rows, source
 from tests.test_upkeep import abandoned
 
 NOW = dt.timedelta(0)
@@ -496,6 +502,78 @@ def test_a_field_that_went_back_to_an_earlier_polygon_is_healthy(store: Upkept) 
     assert verify(store.location) == []
 
 
+# --- while others are at work ----------------------------------------------------------------------------------------
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, module: str, name: str, work: Callable[[], None], when: str) -> None:
+    """Somebody else works before or after the first time that a part of the check is called."""
+    part = importlib.import_module(f"geofield.pipeline.verify.{module}")
+    original = getattr(part, name)
+
+    def interrupted(*args: Any, **more: Any) -> Any:
+        monkeypatch.setattr(part, name, original)
+        if when == "before":
+            work()
+        result = original(*args, **more)
+        if when == "after":
+            work()
+        return result
+
+    monkeypatch.setattr(part, name, interrupted)
+
+
+def test_a_correction_meanwhile_is_nothing_broken(store: Upkept, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = Upkept(store.location.url)
+
+    def work() -> None:
+        scenes = [replace(one, version="2", values={"ndvi": one.values["ndvi"] / 2}) for one in source().scenes]
+        fields = current_fields(later.box, later.registry)
+        correct_days(DAYS[0], ArraySource(WIDE, scenes), fields, later.cube, later.results)
+        refresh_rows(fields, later.cube, later.results)
+
+    meanwhile(monkeypatch, "rows", "computed_rows", work, "after")
+    assert verify(store.location) == []
+    assert verify(store.location, deep=True) == []
+
+
+@pytest.mark.parametrize("name", ["check_fields", "check_cube", "check_shards"])
+def test_a_rebuild_meanwhile_is_nothing_broken(store: Upkept, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    later = Upkept(store.location.url)
+
+    def work() -> None:
+        variable = later.box.variables["ndvi"].model_copy(update={"valid_range": (0.0, 1.0)})
+        box = later.box.model_copy(update={"variables": {"ndvi": variable}})
+        rebuild_cube(box, source(), later.cube, later.results)
+        later.location.write("boxes/b.json", box.model_dump_json().encode())
+        refresh_rows(current_fields(box, later.registry), later.cube, later.results)
+
+    meanwhile(monkeypatch, "main", name, work, "before")
+    assert verify(store.location) == []
+    assert verify(store.location, deep=True) == []
+
+
+def test_a_day_that_is_published_meanwhile_is_nothing_broken(copied: Upkept, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = Upkept(copied.location.url)
+
+    def work() -> None:
+        later.append(DAYS[-1] + dt.timedelta(days=1), DAYS[-1] + dt.timedelta(days=1))
+        publish(later.location, later.box, later.cube, later.registry.current(), zarr=True, cog=False, fields=False)
+
+    meanwhile(monkeypatch, "main", "check_copy", work, "before")
+    assert verify(copied.location) == []
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_box_that_is_removed_meanwhile_is_nothing_broken(
+    store: Upkept, monkeypatch: pytest.MonkeyPatch, repair: bool
+) -> None:
+    for name in ("check_fields", "check_cube", "check_rows"):
+        other = store.copy(f"{store.location.url}-{name}")
+        meanwhile(monkeypatch, "main", name, partial(remove_box, other.location, "b"), "before")
+        assert verify(other.location, repair=repair) == []
+        assert other.location.list("cubes") == []
+
+
 # --- copies ----------------------------------------------------------------------------------------------------------
 
 
@@ -535,6 +613,14 @@ def test_a_copy_of_more_days_than_the_cube_has_is_found(copied: Upkept) -> None:
     root["consolidated_metadata"]["metadata"]["time"]["shape"] = [7]
     copied.location.write(ROOT, json.dumps(root).encode())
     check(copied, "copies broken", said="shows 7 days, the cube holds 6")
+
+
+def test_a_copy_that_is_being_made_anew_is_unfinished(copied: Upkept, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied.location.write(ROOT, b"{}")
+    monkeypatch.setattr(zarrcopy._Target, "delete_all", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        publish(copied.location, copied.box, copied.cube, copied.registry.current(), zarr=True, cog=False, fields=False)
+    check(copied, "copies unfinished", said="is being made anew, or that was cut")
 
 
 def test_a_damaged_image_is_found_by_a_deep_look(copied: Upkept) -> None:

@@ -27,6 +27,7 @@ from geofield.registry import FieldRegistry
 from geofield.results.rows import Results
 from geofield.store import Location
 
+_LOOKS = 4
 _CLEAR = "Nobody sees it. `geofield verify --repair` removes it."
 
 
@@ -63,7 +64,7 @@ def verify(
     boxes, findings = _read_boxes(location)
     registry = FieldRegistry(location)
     findings += _check_place(location)
-    findings += check_fields(registry, {*boxes, *(one.box for one in findings if one.box)})
+    findings += check_fields(registry, lambda: _box_ids(location))
     for box in boxes.values():
         findings += _Checking(location, box, registry, deep, older_than).check(repair=repair)
     if deep:
@@ -71,22 +72,34 @@ def verify(
     return findings + list(_check_temporary(location, older_than, repair=repair))
 
 
+def _box_ids(location: Location) -> list[str]:
+    keys = [info.key.removeprefix("boxes/") for info in location.list("boxes")]
+    return [key.removesuffix(".json") for key in keys if key.endswith(".json")]
+
+
 def _read_boxes(location: Location) -> tuple[dict[str, Box], list[Finding]]:
     boxes, findings = {}, []
-    for info in location.list("boxes"):
-        name = info.key.removeprefix("boxes/").removesuffix(".json")
-        if not info.key.endswith(".json"):
-            continue
+    for name in _box_ids(location):
         try:
-            box = Box.model_validate_json(location.read(info.key))
-            if box.id != check_box_id(name):
-                raise BoxError(f"it describes box {box.id!r}")
-            _ = box.resolved
+            box = _read_box(location, name)
         except UNREADABLE as error:
-            findings.append(unreadable(name, "box", info.key, error))
+            findings.append(unreadable(name, "box", f"boxes/{name}.json", error))
         else:
-            boxes[name] = box
+            if box is not None:
+                boxes[name] = box
     return boxes, findings
+
+
+def _read_box(location: Location, name: str) -> Box | None:
+    """None for a box that is not there (any more)."""
+    data = location.look(f"boxes/{name}.json").data
+    if data is None:
+        return None
+    box = Box.model_validate_json(data)
+    if box.id != check_box_id(name):
+        raise BoxError(f"it describes box {box.id!r}")
+    _ = box.resolved
+    return box
 
 
 def _check_place(location: Location) -> list[Finding]:
@@ -110,8 +123,36 @@ class _Checking:
         self.is_whole = False
 
     def check(self, *, repair: bool) -> list[Finding]:
-        """Look, mend, and look again at what was mended."""
+        """Look, mend, and look again at what was mended.
+
+        What is broken is looked at again while others change the box: the parts of it are not read at one moment.
+        """
+        repaired: list[Finding] = []
+        for _ in range(_LOOKS):
+            self.cube, self.results = Cube(self.location, self.box.id), Results(self.location, self.box.id)
+            before = self._state()
+            findings = self._look(repair=repair)
+            if not any(one.severity == "broken" for one in findings) or self._state() == before:
+                return [*repaired, *findings]
+            repaired += [one for one in findings if one.repaired]
+        return [*repaired, *(one for one in findings if not one.repaired)]
+
+    def _state(self) -> list[object]:
+        """What others change when they are at work in the box."""
+        found: list[object] = [self.location.look(f"{name}/{self.box.id}.json").data for name in ("boxes", "changes")]
+        for look in (self.cube.tip, lambda: self.results.table.open().version):
+            try:
+                found.append(look())
+            except UNREADABLE as error:
+                found.append(type(error))
+        return found
+
+    def _look(self, *, repair: bool) -> list[Finding]:
         try:
+            box = _read_box(self.location, self.box.id)
+            if box is None:  # removed meanwhile
+                return []
+            self.box = box
             return self._check(repair=repair)
         except UNREADABLE as error:
             return [unreadable(self.box.id, "box", f"Box {self.box.id}", error)]
@@ -129,10 +170,10 @@ class _Checking:
         # rows from a cube that is not whole would only copy what is wrong with it
         self.is_whole = not any(one.is_open for one in findings)
         rows = self._check_rows(repair=repair and self.is_whole)
-        return [*missing, *findings, *rows, *left, *self._check_copies(len(parts.head.days))]
+        return [*missing, *findings, *rows, *left, *self._check_copies()]
 
-    def _check_copies(self, days: int) -> Iterator[Finding]:
-        yield from check_copy(self.location, self.cube, days)
+    def _check_copies(self) -> Iterator[Finding]:
+        yield from check_copy(self.location, self.cube)
         yield from check_field_copy(self.location, self.box.id, self.registry)
         if self.deep:
             yield from check_image(self.location, self.cube)
@@ -151,6 +192,8 @@ class _Checking:
             if not isinstance(error, NotFoundError) or self.location.list(self.cube.key):
                 return [unreadable(self.box.id, "cube", f"What lies in {self.cube.key}", error)]
         else:
+            return []
+        if not self.location.exists(f"boxes/{self.box.id}.json"):  # it is being removed
             return []
         advice = "Add the box again, or `geofield verify --repair` makes the empty cube."
         finding = Finding(self.box.id, "I7", "unfinished", "The box has no cube yet.", advice)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import rasterio
 
+from geofield.copies.zarrcopy import is_made_anew
 from geofield.cube.cube import Cube
 from geofield.errors import NotFoundError
 from geofield.pipeline.verify.findings import UNREADABLE, Finding, listed
@@ -19,13 +20,10 @@ from geofield.registry import FieldRegistry
 from geofield.store import Location
 
 
-def check_copy(location: Location, cube: Cube, days: int) -> Iterator[Finding]:
+def check_copy(location: Location, cube: Cube) -> Iterator[Finding]:
     """`published/<box>/cube.zarr`, if there is one. Its pixels are not compared.
 
-    Parameters
-    ----------
-    days
-        How many the cube holds.
+    The cube is looked at after the copy, which then shows no state that the cube has not had.
     """
     key = f"published/{cube.box_id}/cube.zarr/zarr.json"
     try:
@@ -35,12 +33,17 @@ def check_copy(location: Location, cube: Cube, days: int) -> Iterator[Finding]:
     advice = f"Make it again: geofield publish {location.url} --box {cube.box_id} --zarr"
     try:
         root: dict[str, Any] = json.loads(text)
+        if is_made_anew(root):
+            found = f"{key} is being made anew, or that was cut."
+            yield Finding(cube.box_id, "copies", "unfinished", found, f"The next publication completes it. {advice}")
+            return
         snapshot = root["attributes"]["geofield:snapshot"]
         shown = int(root["consolidated_metadata"]["metadata"]["time"]["shape"][0])
         _ = root["consolidated_metadata"]["metadata"]["digest"]
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         yield Finding(cube.box_id, "copies", "broken", f"{key} is no copy of a cube: {error!r}", advice)
         return
+    days = len(cube.head().days)
     if shown > days:
         found = f"{key} shows {shown} days, the cube holds {days}."
         yield Finding(cube.box_id, "copies", "broken", found, advice)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,13 @@ from geofield.registry import FieldRegistry
 _ADVICE = "Something other than geofield wrote them. Submit these fields again; the table keeps the earlier versions."
 
 
-def check_fields(registry: FieldRegistry, boxes: Collection[str]) -> Iterator[Finding]:
+def check_fields(registry: FieldRegistry, boxes: Callable[[], Collection[str]]) -> Iterator[Finding]:
     """Every version of every field.
 
     Parameters
     ----------
     boxes
-        Ids of the boxes of the store.
+        Lists the ids of the boxes of the store; asked after the fields are read, whose boxes come before them.
     """
     try:
         table = registry.versions()
@@ -41,7 +41,7 @@ def check_fields(registry: FieldRegistry, boxes: Collection[str]) -> Iterator[Fi
         table, _misnamed(table, shapes, polygons & known), "a version that is not the digest of what it holds"
     )
     yield from _told(table, _repeated(table), "the same version twice in a row")
-    named = table["box"].notna() & ~table["box"].isin(list(boxes))
+    named = table["box"].notna() & ~table["box"].isin(list(boxes()))
     latest = ~table.duplicated("field_id", keep="last") & ~table["withdrawn"].astype(bool)
     yield from _told(table, (named & latest).to_numpy(), "a box that the store does not have")
 

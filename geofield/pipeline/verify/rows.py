@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -76,7 +76,9 @@ def check_rows(
         if lacking:
             found = f"The rows have no column {listed(lacking)}."
             return RowsState((Finding(box.id, "rows", "broken", found, "Bring `rows` back from a copy."),))
-        present = results.read(columns=_KEYS)[_KEYS] if names else pd.DataFrame(columns=_KEYS)
+        # of one version: rows that are written meanwhile may come from a later state of the cube
+        read = partial(results.read, as_of=snapshot.version)
+        present = read(columns=_KEYS)[_KEYS] if names else pd.DataFrame(columns=_KEYS)
     except UNREADABLE as error:
         return RowsState((unreadable(box.id, "rows", "The rows", error),))
     head = cube.head()
@@ -87,7 +89,7 @@ def check_rows(
     state = _standing(fields, cube, head, present)
     if names and compare and not state.findings:
         try:
-            differing = tuple(_check_values(fields, cube, head, results, deep=deep))
+            differing = tuple(_check_values(fields, cube, head, read, deep=deep))
         except UNREADABLE as error:
             differing = (unreadable(box.id, "rows", "The numbers of the rows, or the pixels under them,", error),)
         return RowsState(differing)
@@ -201,7 +203,9 @@ def _lacking(
 # --- what the rows say -----------------------------------------------------------------------------------------------
 
 
-def _check_values(fields: BoxFields, cube: Cube, head: Head, results: Results, *, deep: bool) -> Iterator[Finding]:
+def _check_values(
+    fields: BoxFields, cube: Cube, head: Head, read: Callable[..., pd.DataFrame], *, deep: bool
+) -> Iterator[Finding]:
     """Numbers, bit for bit, against the same computed from the cube (I6)."""
     numbers = np.arange(len(fields), dtype=np.int64)
     if not deep and len(numbers) > SAMPLE:
@@ -211,7 +215,7 @@ def _check_values(fields: BoxFields, cube: Cube, head: Head, results: Results, *
     for start in range(0, len(numbers), _AT_ONCE):
         chosen = fields.take(numbers[start : start + _AT_ONCE])
         expected = computed_rows(chosen, cube, head).to_pandas().drop(columns="month")
-        stored = results.read(fields=chosen.columns.ids)
+        stored = read(fields=chosen.columns.ids)
         for name, differs in _differences(expected, stored, row_schema(value_columns(fields.box)).names[:-1]):
             columns.add(name)
             for field_id, date in differs:
