@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from geofield.errors import LostRaceError, NotFoundError
+from geofield.errors import CorruptStoreError, LostRaceError, NotFoundError
 from geofield.store import Location
 from geofield.table import Snapshot, Table, quote
 
@@ -34,6 +34,12 @@ SCHEMA = pa.schema(
     ]
 )
 _TRIES = 20
+_SHOWN = 5
+RESTORE = (
+    "Bring `fields` back from a copy of the store and submit what came since, or submit the files of inbox/accepted "
+    "again; rows that nobody wants any more go with `geofield forget STORE --field ID --yes`."
+)
+"""What to do where the versions of fields are lost."""
 
 
 class FieldRegistry:
@@ -75,6 +81,34 @@ class FieldRegistry:
     def versions(self) -> pd.DataFrame:
         """Every version, in order of acceptance."""
         return self._all(self.table.open())
+
+    def lost(self, field_ids: Collection[str]) -> list[str]:
+        """Of ids that have rows, those whose versions are lost: no version names them, and no field was ever forgotten.
+
+        A run that was at work while a field was forgotten may leave rows of an id that no version names.
+        """
+        if not field_ids:
+            return []
+        found = self.table.read(self.table.open(), ["field_id"])
+        unknown = set(field_ids) - set(() if found is None else pc.unique(found["field_id"]).to_pylist())
+        return sorted(unknown) if unknown and "forget" not in self.table.kinds() else []
+
+    def check_not_lost(self, field_ids: Collection[str], rows: str) -> None:
+        """Raise for ids in a table of rows whose versions are lost.
+
+        Raises
+        ------
+        CorruptStoreError
+            The rows are all that is left of these fields: nobody may remove them because the versions are not there.
+        """
+        lost = self.lost(field_ids)
+        if lost:
+            more = f" and {len(lost) - _SHOWN:,} more" if len(lost) > _SHOWN else ""
+            what = "is missing" if self.table.open().table is None else "does not know them"
+            raise CorruptStoreError(
+                f"{rows} holds rows of {len(lost):,} fields, and the table `fields` of the store {what}: "
+                f"{', '.join(lost[:_SHOWN])}{more}. No row was removed. {RESTORE}"
+            )
 
     def accept(
         self, fields: pd.DataFrame, file: str, metadata: Mapping[str, Any], is_due: Callable[[], bool] = lambda: True

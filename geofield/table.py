@@ -163,6 +163,12 @@ class Table:
         except (OSError, DeltaError, pa.ArrowException) as error:
             raise unanswered(f"Table {self.key} cannot be {done}", error) from error
 
+    def kinds(self) -> set[str]:
+        """What the commits of the table say that they were for; each is read."""
+        commits = [info.key for info in self.location.list(f"{self.key}/_delta_log") if info.key.endswith(".json")]
+        actions = [json.loads(line) for key in commits for line in self.location.read(key).splitlines()]
+        return {str(one["commitInfo"]["kind"]) for one in actions if "kind" in one.get("commitInfo", ())}
+
     def purge(self, column: str, values: Collection[str]) -> None:
         """Remove every trace of rows that were deleted: the files that still hold them, and what the log says of them.
 

@@ -136,7 +136,7 @@ def gather_box(store: Store, box_id: str, look_back: int, placed: Placed, until:
     cube = CubeDays(head.first, head.last, int(head.acquired.sum()))
     results = store.results(box_id)
     progress = replace(
-        _progress(of_box, results, ready, cube),
+        _progress(store, of_box, results, ready, cube),
         changed=_changed(store, ready, of_box, cube, look_back),
         is_pending=store.pending_change(box_id) is not None,
     )
@@ -198,13 +198,14 @@ def _bands(store: Store, box: Box) -> int | None:
         return None
 
 
-def _progress(of_box: Cube, results: Results, ready: BoxFields, cube: CubeDays) -> BoxProgress:
+def _progress(store: Store, of_box: Cube, results: Results, ready: BoxFields, cube: CubeDays) -> BoxProgress:
     if cube.last is None:
         return BoxProgress()
     from geofield.pipeline import missing_rows
 
     present = results.read(columns=["field_id"])["field_id"].value_counts()
     strays = present[~present.index.isin(ready.columns.ids)]
+    store.registry.check_not_lost(list(strays.index), f"rows/{ready.box.id}")
     missing = missing_rows(ready, of_box, results)
     gaps = [
         Gap(

@@ -195,6 +195,43 @@ def test_a_forgotten_field_is_in_no_table_any_more(store: geofield.Store) -> Non
         store.forget_fields(["f1"])
 
 
+def test_rows_that_a_run_brought_back_of_a_forgotten_field_leave(store: geofield.Store) -> None:
+    results = store.results("b")
+    rows = results.table.read(results.table.open(), None, "field_id = 'f1'")
+    assert rows is not None
+    store.forget_fields(["f1"])
+    store.results("b").commit(rows, {})
+    receipt = run(store, END + dt.timedelta(days=1))
+    assert (receipt["errors"], receipt["boxes"]["b"]["rows_removed"]) == ([], len(rows))
+
+
+def test_rows_are_not_removed_because_the_table_of_fields_is_lost(store: geofield.Store, tmp_path: Path) -> None:
+    rows, kept = store.rows(), store.registry.versions().drop(columns=["accepted", "withdrawn"])
+    for info in store.location.list("fields"):
+        store.location.delete(info.key)
+    told = run(store, END + dt.timedelta(days=1))["errors"]
+    assert [one["kind"] for one in told] == ["corrupt_store"]
+    assert "rows/b holds rows of 2 fields, and the table `fields` of the store is missing: f1, f2" in told[0]["message"]
+    # what is handed in afterwards makes a new table, which does not stand for the lost one
+    assert store.registry.accept(kept[kept["field_id"] == "f1"], "again", {}) == 1
+    told = run(store, END + dt.timedelta(days=1))["errors"]
+    assert "does not know them: f2. No row was removed" in told[0]["message"]
+    pd.testing.assert_frame_equal(store.rows(), rows)
+    assert store.registry.accept(kept, "again", {}) == 1
+    assert run(store, END)["errors"] == []
+    pd.testing.assert_frame_equal(store.rows(), rows)
+
+
+def test_rows_of_an_unknown_field_can_be_forgotten(store: geofield.Store) -> None:
+    for info in store.location.list("fields"):
+        store.location.delete(info.key)
+    assert store.forget_fields(["f1"]) == 9
+    assert [one["kind"] for one in run(store, END)["errors"]] == ["corrupt_store"]
+    assert set(store.rows()["field_id"]) == {"f2"}
+    assert store.forget_fields(["f2"]) == 9
+    assert run(store, END)["errors"] == []
+
+
 def test_a_removed_box_leaves_nothing(store: geofield.Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["remove-box", store.url, "--id", "b"]) == 2
     assert "--yes" in capsys.readouterr().err

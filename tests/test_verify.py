@@ -347,7 +347,6 @@ def test_rows_that_are_there_twice_are_there_once(anywhere: Upkept, original: Up
 @pytest.mark.parametrize(
     ("change", "expected", "said"),
     [
-        ({"field_id": "ghost"}, "I6 unfinished", "no field of the box (unknown, withdrawn or moved away): ghost"),
         ({"date": dt.date(2025, 4, 7)}, "I9 unfinished", "the cube does not hold: fields cross, days 2025-04-07"),
         ({"date": dt.date(2025, 3, 1)}, "I9 unfinished", "the cube does not hold: fields cross, days 2025-03-01"),
         (
@@ -364,6 +363,19 @@ def test_rows_that_belong_nowhere_leave(
     check(store, expected, said=said)
     mend(store, "cubes", "fields")
     pd.testing.assert_frame_equal(store.rows(), original.rows(), check_exact=True)
+
+
+def test_rows_whose_field_versions_are_lost_are_left(store: Upkept) -> None:
+    store.write_rows(store.rows().head(1).assign(field_id="ghost"))
+    before = store.objects()
+    finding = check(store, "fields broken", said="does not know them: ghost")
+    assert "geofield forget" in finding.found
+    assert verify(store.location, repair=True) == [finding]
+    for info in store.location.list("fields"):
+        store.location.delete(info.key)
+    check(store, "fields broken", said="is missing: cross, first, ghost, last. No row was removed")
+    verify(store.location, repair=True)
+    assert store.objects() == {key: data for key, data in before.items() if not key.startswith("fields/")}
 
 
 def test_rows_after_harvest_leave(store: Upkept) -> None:

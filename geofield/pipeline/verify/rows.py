@@ -16,6 +16,7 @@ import pyarrow as pa
 from geofield.boxes import Box
 from geofield.cube.cube import Cube, Head, to_date
 from geofield.cube.view import read_digests
+from geofield.errors import CorruptStoreError
 from geofield.fields import place_fields
 from geofield.pipeline.boxfields import BoxFields, box_fields
 from geofield.pipeline.late import computed_rows, refresh_rows
@@ -30,6 +31,7 @@ SAMPLE = 5
 
 _AT_ONCE = 200  # fields computed together when all are
 _NEXT_RUN = "The next run, or `geofield verify --repair`, completes it; a run that is at work now may be about to."
+_NOT_BY_RUN = "Runs leave the box alone until then, and so does `geofield verify --repair`."
 _KEYS = ["field_id", "field_version", "date", "digest"]
 
 Dates = npt.NDArray[np.datetime64]
@@ -86,6 +88,11 @@ def check_rows(
         fields = current_fields(box, registry)
     except UNREADABLE as error:
         return RowsState((unreadable(box.id, "fields", "The fields of the box", error),))
+    strays = set(present["field_id"]) - set(fields.columns.ids)
+    try:
+        registry.check_not_lost(strays, results.table.key)
+    except CorruptStoreError as error:
+        return RowsState((Finding(box.id, "fields", "broken", str(error), _NOT_BY_RUN),))
     state = _standing(fields, cube, head, present)
     if names and compare and not state.findings:
         try:
@@ -129,7 +136,7 @@ def _standing(fields: BoxFields, cube: Cube, head: Head, present: pd.DataFrame) 
     places = present["field_id"].map({name: number for number, name in enumerate(fields.columns.ids)})
     strays = sorted(set(present["field_id"][places.isna()]))
     if strays:
-        found = f"Rows of what is no field of the box (unknown, withdrawn or moved away): {listed(strays)}."
+        found = f"Rows of what is no field of the box any more (withdrawn, forgotten or moved away): {listed(strays)}."
         findings.append(Finding(box_id, "I6", "unfinished", found, _NEXT_RUN))
     known = present[places.notna()].reset_index(drop=True)
     place = places[places.notna()].to_numpy(dtype=np.int64)
