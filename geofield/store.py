@@ -57,10 +57,10 @@ class Location:
                 )
                 raise ConfigurationError(f"Storage option {name!r} is not taken. {reason}")
         if "://" not in text:
-            return cls(str(Path(text).expanduser().absolute()), options)
+            return cls(str(_absolute(Path(text).expanduser())), options)
         parts = urlsplit(text)
         if parts.scheme == "file":
-            return cls(str(Path(parts.path)), options)
+            return cls(str(_absolute(Path(parts.path))), options)
         if parts.scheme != "s3" or not parts.netloc:
             raise ConfigurationError(f"{text!r} is no store: give a directory or s3://bucket/prefix.")
         return cls(f"s3://{parts.netloc}/{parts.path.strip('/')}".rstrip("/"), options)
@@ -195,6 +195,15 @@ class Location:
         return S3Prefix(
             *_bucket_and_prefix(self.url), self._endpoint, self._region, bool(self.options.get("anonymous"))
         )
+
+
+def _absolute(path: Path) -> Path:
+    """The path from the root on, without `..`; links that no `..` goes back over stay as they were typed."""
+    parts = path.absolute().parts
+    if ".." not in parts:
+        return Path(*parts)
+    end = len(parts) - parts[::-1].index("..")
+    return Path(*parts[:end]).resolve().joinpath(*parts[end:])
 
 
 def _bucket_and_prefix(url: str) -> tuple[str, str]:

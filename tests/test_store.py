@@ -7,6 +7,7 @@ import itertools
 import pickle
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -182,6 +183,20 @@ def test_an_answer_that_does_not_come_is_no_missing_guarantee(s3_url: str, monke
 def test_a_key_stays_inside(store_url: str, key: str) -> None:
     with pytest.raises(ConfigurationError, match="leaves the store"):
         Location.parse(store_url).write(key, b"")
+
+
+def test_a_store_may_be_named_by_a_path_that_goes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("here", "there/below"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "there" / "below")
+    (tmp_path / "s").symlink_to(tmp_path / "t")
+    monkeypatch.chdir(tmp_path / "here")
+    assert geofield.create_store("../store").url == str(tmp_path / "store")
+    for name in ("../store", f"{tmp_path}/here/.././store", f"file://{tmp_path}/here/../store", "link/../../store"):
+        assert geofield.open_store(name).url == str(tmp_path / "store")
+    assert Location.parse("link/../new").url == str(tmp_path / "there" / "new")
+    assert Location.parse("../s").url == str(tmp_path / "s")
+    assert Location.parse("link").url == str(tmp_path / "here" / "link")
 
 
 def test_credentials_are_not_taken_and_never_travel(monkeypatch: pytest.MonkeyPatch) -> None:
