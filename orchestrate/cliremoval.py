@@ -23,7 +23,10 @@ _YES = click.option("--yes", is_flag=True, help="Do it.")
 @_FIELDS
 @AS_JSON
 def withdraw(store: str | None, fields: tuple[str, ...], as_json: bool) -> int:
-    """Say that fields stop: the next run removes their rows; their versions stay."""
+    """Say that fields stop: the next run removes their rows; their versions stay.
+
+    A field that is handed in again afterwards comes back, its past from the stored cube.
+    """
     opened = open_store(store)
     _check_fields(opened, fields)
     number = opened.withdraw_fields(fields)
