@@ -36,6 +36,10 @@ BUSY_FOR = dt.timedelta(minutes=15)
 DEAD_AFTER = dt.timedelta(hours=24)
 """Attempts of dead runs are swept after as long; a mark that is older belongs to nobody."""
 
+_LONGEST_SETTLED = 366
+# what reading and taking apart JSON raises that anybody may have written: nested deeply, infinite, of other types
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+
 
 @dataclass(frozen=True)
 class Note:
@@ -101,6 +105,8 @@ def note_from(box_id: str, value: Any) -> Note | None:
             return None
         start, *rest = value["extent"]
         settle_days, pixels, tiles, bands, layers = (None if one is None else int(one) for one in rest)
+        if settle_days is not None and not 0 <= settle_days <= _LONGEST_SETTLED:
+            return None
         first, last, acquired = value["days"]
         looked = value["looked"]
         fields, rows = value["totals"]
@@ -117,7 +123,7 @@ def note_from(box_id: str, value: Any) -> Note | None:
             looked_at=None if value["looked_at"] is None else _time(value["looked_at"]),
             totals=(int(fields), int(rows)),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except _DAMAGE:
         return None
 
 
@@ -138,7 +144,7 @@ def read_hint(store: Store, box_id: str) -> dict[str, Any]:
     """What `progress/<box>.json` holds; nothing when it cannot be read."""
     try:
         value = json.loads(store.location.read(f"{FOLDER}/{box_id}.json"))
-    except (GeofieldError, ValueError, OSError):
+    except (GeofieldError, OSError, *_DAMAGE):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -291,7 +297,7 @@ def read_index(store: Store) -> Index:
                 entries[box_id] = Entry(str(etag), found, str(box))
         placed = {str(name): str(digest) for name, digest in value["placed"].items()}
         return Index(int(value["registry"]), str(value["definitions"]), placed, entries)
-    except (GeofieldError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
+    except (GeofieldError, OSError, EOFError, zlib.error, *_DAMAGE):
         return Index()
 
 

@@ -224,6 +224,69 @@ def test_damaged_notes_do_no_harm(tmp_path: Path, damage: Callable[[Store, dict[
     assert len(found[0]) == 2 * (8 + 6)
 
 
+def _edited(path: tuple[Any, ...], value: Any) -> Callable[[bytes], bytes]:
+    """A note in which one thing is another."""
+
+    def edit(data: bytes) -> bytes:
+        hint = json.loads(data)
+        *way, last = path
+        inner = hint
+        for name in way:
+            inner = inner[name]
+        inner[last] = value
+        return json.dumps(hint).encode()
+
+    return edit
+
+
+_DAMAGES = {
+    "nested": lambda data: b"[" * 200_000,
+    "infinite": _edited(("note", "rows"), float("inf")),
+    "digits": lambda data: data.replace(b'"rows": ', b'"rows": ' + b"9" * 5_000),
+    "settles for ever": _edited(("note", "extent", 1), 10**9),
+    "settled long ago": _edited(("note", "extent", 1), -(10**9)),
+    "huge": _edited(("note", "extent", 2), 10**400),
+    "begins with time": _edited(("note", "extent", 0), "0001-01-01"),
+    "ends with time": _edited(("note", "days", 1), "9999-12-31"),
+    "looked for ever": _edited(("note", "looked"), ["0001-01-01", "9999-12-31"]),
+    "fields": _edited(("fields",), [1]),
+    "described by nothing": _edited(("description",), "{}"),
+    "described too deeply": _edited(("description",), "[" * 200_000),
+}
+
+
+@pytest.mark.parametrize("damage", _DAMAGES.values(), ids=_DAMAGES)
+def test_whatever_a_note_says_the_run_goes_on(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    store = make_store(str(tmp_path / "store"))
+    go(store, 1)
+    hint = "progress/b.json"
+    for is_indexed in (True, False):
+        store.location.write(hint, damage(store.location.read(hint)))
+        if not is_indexed:
+            store.location.delete(hints.INDEX)
+        Survey(store, day(2)).quiet("b")
+        summarise(store)
+        go(store, 2 if is_indexed else 3)
+        assert store.cube("b").head().last == day(2 if is_indexed else 3)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"[" * 200_000,
+        _edited(("registry",), float("inf")),
+        _edited(("entries",), {"b": [1, {}, float("inf")]}),
+    ],
+    ids=["nested", "infinite", "entries"],
+)
+def test_whatever_the_index_says_the_run_goes_on(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    store = make_store(str(tmp_path / "store"))
+    go(store, 1)
+    store.location.write(hints.INDEX, gzip.compress(damage(gzip.decompress(store.location.read(hints.INDEX)))))
+    go(store, 2)
+    assert store.cube("b").head().last == day(2)
+
+
 def test_note_that_says_more_than_there_is_does_no_harm_for_long(tmp_path: Path) -> None:
     """A note edited by hand cannot be told from a true one, but by what it says of the store."""
     store = small(tmp_path)
