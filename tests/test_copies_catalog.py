@@ -21,7 +21,7 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from geofield.boxes import Box
 from geofield.errors import InputError
 from geofield.grid import Grid
-from geofield.pipeline import append_days, publish
+from geofield.pipeline import append_days, correct_days, publish
 from geofield.pipeline.removal import remove_box
 from geofield.source import open_source
 from geofield.store import Location
@@ -252,6 +252,39 @@ def test_only_copies_that_stand_are_told_of(tmp_path: Path) -> None:
     publish(work.location, work.box, work.cube, fields(), zarr=False, cog=False, fields=False, stac=True)
     item = documents(work.location)[f"{FOLDER}/stac/latest.json"]
     assert item["properties"]["start_datetime"] == f"{day(5)}T00:00:00Z"  # the image came up to date with it
+
+
+def withdraw_all(work: Work) -> None:
+    """The source has no imagery any more."""
+    report = correct_days(day(1), ArraySource(SMALL, []), work.fields(A=A, B=B), work.cube, work.results)
+    assert report.days_amended
+    assert not work.cube.head().acquired.any()
+
+
+@pytest.mark.parametrize("chosen", [EVERYTHING, EVERYTHING | {"cog": False}, EVERYTHING | {"stac": False}])
+def test_an_image_that_was_withdrawn_goes_with_its_item(store_url: str, chosen: dict[str, bool]) -> None:
+    work = make_work(store_url, 2)
+    publish_everything(work)
+    withdraw_all(work)
+    assert publish_everything(work, **chosen).cog is None
+    left = copies(work.location)
+    assert f"{FOLDER}/latest.tif" not in left
+    assert f"{FOLDER}/stac/latest.json" not in left
+    if chosen["stac"]:
+        assert b"latest" not in left[f"{FOLDER}/stac/collection.json"]
+    append(work, 4)
+    assert publish_everything(work).cog.date == str(day(4))
+
+
+def test_where_no_copy_is_left_nothing_tells_of_one(tmp_path: Path) -> None:
+    work = make_work(str(tmp_path), 2)
+    publish_everything(work, zarr=False, fields=False)
+    assert children(work.location) == ["b"]
+    withdraw_all(work)
+    with pytest.raises(InputError, match="no copy of box b to tell of"):
+        publish_everything(work, zarr=False, fields=False)
+    assert copies(work.location) == {}
+    assert children(work.location) == []
 
 
 def test_boxes_that_went_leave_the_catalogue(tmp_path: Path) -> None:

@@ -48,6 +48,22 @@ class Objects:
         self._found[key] = (new, _digest(data))
         return True
 
+    def remove(self, key: str) -> None:
+        """Remove an object; nothing happens when there was none.
+
+        Raises
+        ------
+        LostRaceError
+            Another one has been put there since.
+        """
+        tag = self._found[key][0]
+        if tag is None:
+            return
+        if self._location.look(key).tag != tag:  # S3 removes unconditionally
+            raise LostRaceError(f"Another publisher has brought {key} up to date first.")
+        self._location.delete(key)
+        self._found[key] = (None, b"")
+
 
 def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()

@@ -105,7 +105,7 @@ def publish(
     zarr
         `cube.zarr`: plain Zarr v3, one step per date, the state carried over days without acquisition.
     cog
-        `latest.tif`: the newest day with an acquisition. None before there is one.
+        `latest.tif`: the newest day with an acquisition. None before there is one; it goes when none is left.
     fields
         `fields.parquet`: the fields and their polygons.
     stac
@@ -160,11 +160,18 @@ class _Publishing:
         if "stac" in self.wanted:
             told = _publish_stac(self.location, objects, self.box, self.cube, head, report.cog)
             report = replace(report, stac=told)
+        if report.cog is None and self.wanted & {"cog", "stac"}:  # its only image was withdrawn
+            for name in ("stac/latest.json", "latest.tif"):
+                objects.remove(f"{self.folder}/{name}")
         return report
 
     def _keys(self) -> list[str]:
         """Of the objects that may be replaced."""
-        names = {"cog": ["latest.tif"], "fields": ["fields.parquet"], "stac": ["latest.tif", *_DOCUMENTS]}
+        names = {
+            "cog": ["latest.tif", "stac/latest.json"],
+            "fields": ["fields.parquet"],
+            "stac": ["latest.tif", *_DOCUMENTS],
+        }
         found = {name: None for kind, files in names.items() if kind in self.wanted for name in files}
         return [f"{self.folder}/{name}" for name in found]
 
@@ -193,6 +200,12 @@ def _publish_stac(
     """The image's item before the collection that links to it, the catalogue of all boxes last."""
     folder = f"published/{box.id}"
     one = _published(location, box, cube, head, cog)
+    if one is None:
+        _withdraw(location, objects, box.id)
+        raise InputError(
+            f"There is no copy of box {box.id} to tell of. Publish its cube or its newest image first, with --zarr or "
+            "--cog; the box needs a day for the one, imagery for the other."
+        )
     data = dataset(one)
     contents = (
         None if one.image is None else to_bytes(item(one)),
@@ -205,12 +218,26 @@ def _publish_stac(
         for name, content in zip(_DOCUMENTS, contents, strict=True)
         if content is not None
     ]
-    with location.lock("publish-catalog"):
-        reports.append(_publish_catalog(location, box.id))
-    return tuple(reports)
+    return (*reports, _publish_catalog(location, box.id))
+
+
+def _withdraw(location: Location, objects: Objects, box_id: str) -> None:
+    """Remove what tells of copies that are no more, and the image."""
+    folder = f"published/{box_id}"
+    was_told = objects.is_there(f"{folder}/stac/collection.json")
+    for name in (*reversed(_DOCUMENTS), "latest.tif"):
+        objects.remove(f"{folder}/{name}")
+    if was_told:
+        _publish_catalog(location, box_id)
 
 
 def _publish_catalog(location: Location, box_id: str) -> FileReport:
+    """The catalogue of all boxes that have a collection, this one among them or no more."""
+    with location.lock("publish-catalog"):
+        return _write_catalog(location, box_id)
+
+
+def _write_catalog(location: Location, box_id: str) -> FileReport:
     for _ in range(_TRIES):
         standing = location.look(_CATALOG)
         listed = [*children_of(_parsed(standing.data or b"") or {}), box_id]
@@ -223,17 +250,15 @@ def _publish_catalog(location: Location, box_id: str) -> FileReport:
     raise LostRaceError("The catalogue of all boxes is being written by others; try again.")
 
 
-def _published(location: Location, box: Box, cube: Cube, head: Head, cog: FileReport | None) -> Published:
+def _published(location: Location, box: Box, cube: Cube, head: Head, cog: FileReport | None) -> Published | None:
+    """What there is to tell of; None where no copy stands."""
     folder = f"published/{box.id}"
     root = _parsed(look_at_root(location, f"{folder}/cube.zarr").data or b"")
     if root is not None and is_made_anew(root):
         root = None
     days = 0 if root is None else days_of(root)
     if not days and cog is None:
-        raise InputError(
-            f"There is no copy of box {box.id} to tell of. Publish its cube or its newest image first, with --zarr or "
-            "--cog; the box needs a day for the one, imagery for the other."
-        )
+        return None
     schema = read_schema(cube.arrays(head.snapshot))
     has_fields = location.exists(f"{folder}/fields.parquet")
     has_rows = bool(location.list(f"rows/{box.id}/_delta_log"))
