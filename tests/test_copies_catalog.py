@@ -287,6 +287,15 @@ def test_where_no_copy_is_left_nothing_tells_of_one(tmp_path: Path) -> None:
     assert children(work.location) == []
 
 
+@pytest.mark.parametrize("name", ["catalog", "publish-catalog"])
+def test_a_box_may_be_called_like_what_is_locked(tmp_path: Path, name: str) -> None:
+    work = Work(str(tmp_path / "store"), changed(make_box(SMALL), id=name))
+    append(work, 1)
+    with work.location.lock(name):
+        publish_everything(work)
+    assert children(work.location) == [name]
+
+
 def test_boxes_that_went_leave_the_catalogue(tmp_path: Path) -> None:
     works = [Work(str(tmp_path / "store"), changed(make_box(SMALL), id=name)) for name in ("b", "c")]
     for work in works:

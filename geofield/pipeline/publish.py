@@ -40,6 +40,7 @@ from geofield.store import Location
 
 _CATALOG = "published/catalog.json"
 _DOCUMENTS = ("stac/latest.json", "stac/collection.json", "dataset.jsonld", "index.html")
+_LOCKS, _CATALOG_LOCK = ".publish-", ".catalog"  # no id of a box begins with a dot, and boxes have locks of their own
 _TRIES = 5
 _TOLERANCE = 1e-9  # degrees, a tenth of a millimetre
 _LONG_NAMES = {
@@ -121,7 +122,7 @@ def publish(
     """
     wanted = {"zarr": zarr, "cog": cog, "fields": fields, "stac": stac}
     publishing = _Publishing(location, box, cube, table, {name for name, asked in wanted.items() if asked})
-    with location.lock(f"publish-{box.id}"):
+    with location.lock(f"{_LOCKS}{box.id}"):
         for _ in range(_TRIES):
             with contextlib.suppress(LostRaceError):
                 return publishing.bring_up_to_date()
@@ -233,7 +234,7 @@ def _withdraw(location: Location, objects: Objects, box_id: str) -> None:
 
 def _publish_catalog(location: Location, box_id: str) -> FileReport:
     """The catalogue of all boxes that have a collection, this one among them or no more."""
-    with location.lock("publish-catalog"):
+    with location.lock(_CATALOG_LOCK):
         return _write_catalog(location, box_id)
 
 
