@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from geofield.errors import (
 from geofield.objects import ObjectInfo, Standing
 
 T = TypeVar("T")
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_NAME_RULE = "A bucket's name is 3 to 63 characters: a to z, 0 to 9, . and -, at both ends a letter or a digit."
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +166,8 @@ def _translated(error: Exception, bucket: str, doing: str) -> Exception:
         return error
     code, told = _s3_code(error), str(error).rstrip(".")
     if code in {"NoSuchBucket", "InvalidBucketName"}:
-        return ConfigurationError(
-            f"There is no bucket {bucket!r} (S3 could not {doing}: {told}). Make it, or check name and endpoint."
-        )
+        advice = "Make it, or check name and endpoint." if _NAME.fullmatch(bucket) else _NAME_RULE
+        return ConfigurationError(f"There is no bucket {bucket!r} (S3 could not {doing}: {told}). {advice}")
     if isinstance(error, FileNotFoundError):
         return error
     if isinstance(error, PermissionError):

@@ -291,7 +291,6 @@ def test_failing_box_makes_exit_status_1(geofield_: Any, tmp_path: Path, monkeyp
         (("add-box", "{store}", "--id", "new", *BOX, "--source", "telepathy"), "'telepathy' is no type of source"),
         (("add-box", "{store}", "--id", "new", *BOX, "--source", "simulatd"),
          "'simulatd' is no type of source. 'simulated' is near. Give `type` as one of "),
-         "'simulatd' is no type of source. 'simulated' is near. Give `type` as one of files, "),
         (("add-box", "{store}", "--id", "new", *BOX, "--variables", "ndvi"), "--variables has to be a mapping"),
         (("add-box", "{store}", "--id", "new", *BOX, "--variables", "{{x: {{band: purple}}}}"), "purple"),
         (("add-box", "{store}", "--id", "new", *BOX, "--tile", "100"), "tile"),

@@ -89,6 +89,13 @@ def test_a_bucket_that_is_not_there_is_told_as_such() -> None:
 
 
 @pytest.mark.s3
+@pytest.mark.usefixtures("s3")
+def test_a_name_that_no_bucket_can_have_is_told_as_such() -> None:
+    with pytest.raises(ConfigurationError, match=r"There is no bucket 'BAD_name'.*a to z, 0 to 9"):
+        geofield.create_store("s3://BAD_name/prefix")
+
+
+@pytest.mark.s3
 def test_a_refusal_is_not_taken_for_a_broken_description(s3_url: str, s3: S3Server) -> None:
     store = geofield.create_store(s3_url)
     asked: list[Callable[[], object]] = [
