@@ -66,6 +66,10 @@ class Objects(Protocol):
         """Put an object where what stands has this tag; the new tag, None when something else stands there."""
         ...
 
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders right below a prefix, sorted."""
+        ...
+
     def list(self, prefix: str) -> list[ObjectInfo]:
         """What lies below a prefix, by key."""
         ...
@@ -133,6 +137,14 @@ class Directory:
             return _tag_of(self._path(key).stat())
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders right below a prefix, sorted; of those that hold a file somewhere."""
+        try:
+            names = sorted(entry.name for entry in os.scandir(self._path(prefix)) if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [name for name in names if any(files for _, _, files in os.walk(self._path(f"{prefix}/{name}")))]
 
     def list(self, prefix: str) -> list[ObjectInfo]:
         """What lies below a prefix, by key."""

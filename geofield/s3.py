@@ -92,6 +92,15 @@ class S3Prefix:
         except FileNotFoundError:  # removed since
             return None
 
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders right below a prefix, sorted; no object in them is listed."""
+        try:
+            with _s3_errors(self.bucket, f"list {prefix}"):
+                found = self._fs.ls(self.path(prefix), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(info["name"].rsplit("/", 1)[1] for info in found if info["type"] == "directory")
+
     def list(self, prefix: str) -> list[ObjectInfo]:
         """What lies below a prefix, by key."""
         base = self.path("")

@@ -95,6 +95,10 @@ class Location:
         """
         return self._objects.replace(key, data, tag)
 
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders right below the folder `prefix` that hold something, sorted."""
+        return self._objects.folders(prefix.strip("/"))
+
     def list(self, prefix: str) -> list[ObjectInfo]:
         """Every object whose key begins with the folder `prefix`, sorted by key."""
         return self._objects.list(prefix.strip("/"))

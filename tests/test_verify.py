@@ -627,6 +627,31 @@ def test_a_copy_of_more_days_than_the_cube_has_is_found(copied: Upkept) -> None:
     check(copied, "copies broken", said="shows 7 days, the cube holds 6")
 
 
+@pytest.mark.parametrize("folder", ["cubes", "rows"])
+def test_what_no_box_describes_is_told(anywhere: Upkept, folder: str) -> None:
+    anywhere.location.delete("boxes/b.json")
+    other = "rows" if folder == "cubes" else "cubes"
+    for info in anywhere.location.list(other):
+        anywhere.location.delete(info.key)
+    finding = check(anywhere, "I7 unfinished", said=f"no boxes/b.json for what lies in {folder}/b.")
+    assert finding.box == "b"
+    assert "--id b --yes" in finding.advice
+    assert "bring boxes/b.json back" in finding.advice
+    assert verify(anywhere.location, repair=True)[0].is_open
+    remove_box(anywhere.location, "b")
+    assert verify(anywhere.location) == []
+
+
+def test_a_box_that_comes_or_goes_meanwhile_is_not_told(store: Upkept, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = store.copy(f"{store.location.url}-gone")
+    meanwhile(monkeypatch, "main", "_read_boxes", partial(remove_box, gone.location, "b"), "before")
+    assert verify(gone.location) == []
+    description = store.location.read("boxes/b.json")
+    store.location.delete("boxes/b.json")
+    meanwhile(monkeypatch, "main", "_read_boxes", partial(store.location.write, "boxes/b.json", description), "after")
+    assert verify(store.location) == []
+
+
 def test_a_copy_that_is_being_made_anew_is_unfinished(copied: Upkept, monkeypatch: pytest.MonkeyPatch) -> None:
     copied.location.write(ROOT, b"{}")
     monkeypatch.setattr(zarrcopy._Target, "delete_all", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

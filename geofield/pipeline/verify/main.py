@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,7 +61,10 @@ def verify(
     Of the published copies it is checked that the state they name is there, not their pixels. Kept weights are checked
     whenever they are read: a pack that is not what its name says is computed again.
     """
+    # folders before descriptions: a box is described before it has any
+    folders = _folders(location)
     boxes, findings = _read_boxes(location)
+    findings += _check_folders(location, folders)
     registry = FieldRegistry(location)
     findings += _check_place(location)
     findings += check_fields(registry, lambda: _box_ids(location))
@@ -100,6 +103,30 @@ def _read_box(location: Location, name: str) -> Box | None:
         raise BoxError(f"it describes box {box.id!r}")
     _ = box.resolved
     return box
+
+
+def _folders(location: Location) -> dict[str, list[str]]:
+    """Names of boxes, with the folders that hold something of them."""
+    found: dict[str, list[str]] = {}
+    for folder in ("cubes", "rows"):
+        for name in location.folders(folder):
+            if not name.startswith("."):  # a cube that is being made, or that was cut
+                found.setdefault(name, []).append(f"{folder}/{name}")
+    return found
+
+
+def _check_folders(location: Location, folders: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Cubes and rows that no box describes: a removal that was cut (I7), or a description that was lost."""
+    missing = set(folders) - set(_box_ids(location))
+    left = _folders(location) if missing else {}
+    for name in sorted(missing & set(left)):
+        found = f"There is no boxes/{name}.json for what lies in {listed(left[name])}."
+        advice = (
+            "The box is being removed, or that was cut: "
+            f"`geofield remove-box {location.url} --id {name} --yes` completes it. If it should stay, bring "
+            f"boxes/{name}.json back from a copy of the store."
+        )
+        yield Finding(name, "I7", "unfinished", found, advice)
 
 
 def _check_place(location: Location) -> list[Finding]:
