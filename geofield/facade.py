@@ -364,7 +364,7 @@ def _check_rebuild(standing: Box, changed: Box, first: dt.date | None) -> None:
 
 
 def _change_lock(box_id: str) -> str:
-    return f"change-{box_id}"
+    return f".change-{box_id}"  # no box can have such an id
 
 
 def _of_today(rows: pd.DataFrame, box: Box) -> pd.DataFrame:
