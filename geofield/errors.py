@@ -6,6 +6,7 @@ policies key on it.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection
 from typing import ClassVar, Literal
 
@@ -172,6 +173,18 @@ _DENIED = ("AccessDenied", "403 Forbidden", "lacked the necessary privileges", "
            "SignatureDoesNotMatch", "NoCredentials", "Unable to locate credentials")  # fmt: skip
 
 
+_CLOSED = ("os error 13)", "os error 30)", "os error 1)")  # how Rust's libraries end EACCES, EROFS and EPERM
+FORBIDDING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""Numbers of the system's errors with which it says that a file is not for this user."""
+
+
+def forbidden(what: str) -> AccessError:
+    """The error for files that the system keeps from this user; `what` begins the message."""
+    return AccessError(
+        f"{what}. Give this user the right to read and write everything in the store, or work as the user who owns it."
+    )
+
+
 def unanswered(what: str, error: Exception) -> GeofieldError:
     """The error for a store that did not do what it was asked: no access, or try again.
 
@@ -185,6 +198,8 @@ def unanswered(what: str, error: Exception) -> GeofieldError:
     told = str(error).rstrip(".")
     if any(word in told for word in _DENIED):
         return AccessError(f"{what}: {told}. Check the credentials and the bucket's policy.")
+    if any(word in told for word in _CLOSED):
+        return forbidden(f"{what}: {told}")
     return StoreUnavailableError(f"{what}: {told}. Try again; nothing was lost.")
 
 

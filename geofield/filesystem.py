@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from geofield.errors import UnsafeStoreError
+from geofield.errors import UnsafeStoreError, forbidden
+from geofield.objects import permitted
 
 ALLOW_VARIABLE = "GEOFIELD_ALLOW_NETWORK_FS"
 ALLOW_OPTION = "allow_network_filesystem"
@@ -112,9 +113,25 @@ def directory_lock(root: Path, name: str, *, allowed: bool = False) -> Iterator[
 
     check_filesystem(root, allowed=allowed)
     path = root / ".locks" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
+    held = FileLock(path)
+    with permitted("locked", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+    try:
         yield
+    finally:
+        held.release()
+
+
+def check_writable(path: Path) -> None:
+    """`AccessError` where this user cannot make files in a folder; one that is not there is made in what is above it.
+
+    Asked before work is handed to a library that panics when it may not write.
+    """
+    while not path.is_dir() and path != path.parent:
+        path = path.parent
+    if not os.access(path, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise forbidden(f"{path} cannot be written by this user")
 
 
 def temporary_files(root: Path, before: dt.datetime) -> list[Path]:

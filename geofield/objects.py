@@ -6,11 +6,12 @@ import contextlib
 import datetime as dt
 import os
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from geofield.errors import ConfigurationError, NotFoundError
+from geofield.errors import FORBIDDING, ConfigurationError, NotFoundError, forbidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,10 @@ class Directory:
 
     def read(self, key: str) -> bytes:
         """The bytes of an object; `NotFoundError` when there is none."""
+        path = self._path(key)
         try:
-            return self._path(key).read_bytes()
+            with permitted("read", path):
+                return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise NotFoundError(f"There is no object {key!r} in {self.root}.") from error
 
@@ -106,12 +109,14 @@ class Directory:
     def write(self, key: str, data: bytes) -> None:
         """Put an object, whole or not at all, over whatever is there."""
         path = self._path(key)
-        self._temporary(path, data).replace(path)
+        with permitted("written", path):
+            self._temporary(path, data).replace(path)
 
     def create(self, key: str, data: bytes) -> bool:
         """Put a file where there is none, by a hard link: the one atomic create of a whole file."""
         path = self._path(key)
-        temporary = self._temporary(path, data)
+        with permitted("written", path):
+            temporary = self._temporary(path, data)
         try:
             os.link(temporary, path)  # fails when the target exists
         except FileExistsError:
@@ -152,7 +157,8 @@ class Directory:
         if path.is_file():
             files = [path]
         else:
-            files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+            with permitted("listed", path):
+                files = [Path(folder) / name for folder, _, names in os.walk(path, onerror=_told) for name in names]
         found = []
         for file in files:
             if file.name.startswith(".") and file.name.endswith(".tmp"):
@@ -167,7 +173,25 @@ class Directory:
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
-        self._path(key).unlink(missing_ok=True)
+        path = self._path(key)
+        with permitted("removed", path):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def permitted(done: str, path: Path) -> Iterator[None]:
+    """What the system keeps from this user, as `AccessError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FORBIDDING:
+            raise
+        raise forbidden(f"{path} cannot be {done}: {error.strerror}") from error
+
+
+def _told(error: OSError) -> None:
+    if error.errno in FORBIDDING:  # else it was removed meanwhile, or never was
+        raise error
 
 
 def _tag_of(stat: os.stat_result) -> str:

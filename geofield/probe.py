@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from geofield.errors import GeofieldError, StoreUnavailableError, UnsafeStoreError
-from geofield.objects import Directory
+from geofield.errors import AccessError, GeofieldError, StoreUnavailableError, UnsafeStoreError
+from geofield.objects import Directory, permitted
 from geofield.s3 import Requests, S3Prefix, is_torn
 
 SWAPS = 5
@@ -24,11 +24,14 @@ def probe_directory(directory: Directory) -> None:
     """One file created, once only; `UnsafeStoreError` where it cannot be."""
     key = f".probe-{uuid.uuid4().hex}"
     try:
-        directory.root.mkdir(parents=True, exist_ok=True)
+        with permitted("made", directory.root):
+            directory.root.mkdir(parents=True, exist_ok=True)
         try:
             once, twice = directory.create(key, b"1"), directory.create(key, b"2")
         finally:
             directory.delete(key)
+    except AccessError:
+        raise
     except OSError as error:
         raise UnsafeStoreError(
             f"Cannot write in {directory.root} as a store has to: {error}. Give a directory on a local disk that this "

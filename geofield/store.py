@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from geofield.errors import ConfigurationError
-from geofield.filesystem import ALLOW_OPTION, check_filesystem, directory_lock
+from geofield.filesystem import ALLOW_OPTION, check_filesystem, check_writable, directory_lock
 from geofield.objects import Directory, ObjectInfo, Objects, Standing
 from geofield.probe import SWAPS, probe_directory, probe_s3
 from geofield.s3 import S3Prefix
@@ -130,6 +130,12 @@ class Location:
         elif isinstance(objects, Directory):
             check_filesystem(Path(self.url), allowed=bool(self.options.get(ALLOW_OPTION)))
             probe_directory(objects)
+
+    def check_writable(self, *keys: str) -> None:
+        """`AccessError` where this user may not make files below one of these folders. S3 says so when it is asked."""
+        if not self.is_s3:
+            for key in keys:
+                check_writable(Path(self.url) / key)
 
     # --- cubes and tables ------------------------------------------------------------------------------------------
 

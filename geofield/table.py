@@ -136,6 +136,7 @@ class Table:
             app_transactions=[Transaction(_APPLICATION, snapshot.transaction + 1)],
         )
         options = self.location.table_options()
+        self._check_writable()
         with self._answering("written"):
             try:
                 table = snapshot.table
@@ -253,6 +254,7 @@ class Table:
 
         properties = CommitProperties(custom_metadata={name: str(value) for name, value in (metadata or {}).items()})
         chosen = None if column is None else [(column, "in", list(values))]
+        self._check_writable()
         for _ in range(_TRIES):
             table = self.open().table
             if table is None or (column is not None and not values):
@@ -291,6 +293,9 @@ class Table:
         assert table is not None
         with self._answering("cleaned"):
             return len(table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True))
+
+    def _check_writable(self) -> None:
+        self.location.check_writable(self.key, f"{self.key}/_delta_log")
 
     def _create(self, schema: pa.Schema) -> DeltaTable:
         from deltalake import DeltaTable

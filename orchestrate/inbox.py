@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import geofield
-from geofield.errors import ConfigurationError, GeofieldError, NotFoundError
+from geofield.errors import AccessError, ConfigurationError, GeofieldError, NotFoundError
 from orchestrate.boxlist import readable_boxes
 from orchestrate.inboxfiles import (
     KINDS,
@@ -248,12 +248,12 @@ def _receive(store: Store, run: Run, one: Waiting) -> _Outcome | None:
 
 
 def _take(store: Store, run: Run, one: Waiting, found: Content) -> _Outcome:
-    """What a file holds is safe when this returns. Only what may succeed later is raised."""
+    """What a file holds is safe when this returns. What is no fault of the file is raised, and it waits."""
     try:
         options = options_in(found.sidecar, one.key + OPTIONS)
         return (_take_boxes if one.kind == "boxes" else _take_fields)(store, run, one, found, options)
     except GeofieldError as error:
-        if error.action == "retry":
+        if error.action in ("retry", "stop") or isinstance(error, AccessError):
             raise
         return _Outcome(rejected=[Refused(one.name, None, None, error.kind, str(error))])
     except Exception as error:  # a file is untrusted, and one that trips a library must not stop the others

@@ -94,6 +94,7 @@ def run(
     held = settings or read_settings(cluster=cluster, workers=workers, look_back=look_back)
     last = parse_until(until if until is not None else held.until)
     opened = store if isinstance(store, geofield.Store) else geofield.open_store(store)
+    opened.location.check_writable("runs", hints.FOLDER)
     is_sized = client is None and held.cluster == "kube"  # by the plan, which is known when the inbox was read
     if client is None:
         clusters.check_ready(held.cluster)

@@ -17,7 +17,14 @@ import shapely
 
 import geofield
 from geofield import Run, Store
-from geofield.errors import AccessError, ConfigurationError, NotFoundError, StoreUnavailableError
+from geofield.errors import (
+    AccessError,
+    ConfigurationError,
+    CorruptStoreError,
+    GeofieldError,
+    NotFoundError,
+    StoreUnavailableError,
+)
 from geofield.registry import FieldRegistry
 from orchestrate import inbox, inboxfiles, run
 from orchestrate.inbox import InboxReport, read_inbox, submit
@@ -128,17 +135,18 @@ def test_what_nobody_foresaw_is_a_reason(store: Store, tmp_path: Path, monkeypat
     assert any(key.endswith("f.geojson.why.json") for key in keys(store, "inbox/rejected"))
 
 
-def test_file_waits_while_the_store_does_not_answer(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [StoreUnavailableError, AccessError, CorruptStoreError])
+def test_file_waits_while_the_store_does_not_take_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[GeofieldError]
 ) -> None:
     def unavailable(*args: object, **named: object) -> int:
-        raise StoreUnavailableError("no answer")
+        raise error("no answer")
 
     submit(store, [write_fields(tmp_path / "f.geojson", feature("A", 0, 0))])
     with monkeypatch.context() as patch:
         patch.setattr("geofield.registry.FieldRegistry.accept", unavailable)
         report = read(store)
-    assert [(one["kind"], one["file"]) for one in report.errors] == [("store_unavailable", "inbox/fields/f.geojson")]
+    assert [(one["kind"], one["file"]) for one in report.errors] == [(error.kind, "inbox/fields/f.geojson")]
     assert (report.counts.files_accepted, report.counts.files_rejected) == (0, 0)
     assert len(waiting(store)) == 1
     assert read(store).counts.rows_accepted == 1

@@ -27,7 +27,8 @@ from orchestrate.cli import main
 from orchestrate.inbox import submit
 from orchestrate.summary import summarise
 from tests.support import smallstore
-from tests.test_orchestrate_changes import END, describe, make_store
+from tests.support.unprivileged import commands, read_only, skip_where_bits_do_not_count
+from tests.test_orchestrate_changes import END, START, describe, make_store
 
 
 @pytest.fixture
@@ -220,6 +221,35 @@ def test_rows_are_not_removed_because_the_table_of_fields_is_lost(store: geofiel
     assert store.registry.accept(kept, "again", {}) == 1
     assert run(store, END)["errors"] == []
     pd.testing.assert_frame_equal(store.rows(), rows)
+
+
+def test_a_store_that_may_only_be_read_says_so(tmp_path: Path) -> None:
+    skip_where_bits_do_not_count(tmp_path)
+    store = make_store(str(tmp_path / "store"), tmp_path, describe())
+    run(store, END)
+    read_only(tmp_path / "store")
+    file, box = tmp_path / "fields.geojson", ["--bbox", "14", "45", "14.01", "45.01", "--source", "simulated"]
+    asked = [
+        ["run", store.url, "--until", str(END)],
+        ["submit", store.url, str(file)],
+        ["publish", store.url, "--box", "b"],
+        ["compact", store.url],
+        ["withdraw", store.url, "--field", "f1"],
+        ["forget", store.url, "--field", "f1", "--yes"],
+        ["remove-box", store.url, "--id", "b", "--yes"],
+        ["add-box", store.url, "--id", "c", "--start", str(START), *box],
+        ["init", f"{store.url}/inside"],
+    ]
+    for words, (status, _, said) in zip(asked, commands(*asked), strict=True):
+        assert (status, said[:9]) == (2, "geofield:"), (words, said)
+        assert "Give this user the right to read and write everything in the store" in said, words
+    reading = [
+        ["status", store.url],
+        ["verify", store.url],
+        ["plan", store.url],
+        ["series", store.url, "--field", "f1"],
+    ]
+    assert [(status, err) for status, _, err in commands(*reading)] == [(0, "")] * 4
 
 
 def test_rows_of_an_unknown_field_can_be_forgotten(store: geofield.Store) -> None:

@@ -22,7 +22,7 @@ import icechunk
 
 from geofield.cube.cube import Cube, swap
 from geofield.cube.failures import group_of
-from geofield.errors import ConfigurationError, LostRaceError, StoreUnavailableError
+from geofield.errors import ConfigurationError, LostRaceError, StoreUnavailableError, unanswered
 
 DEAD_AFTER = dt.timedelta(hours=24)
 """An attempt is a few days of one box: minutes, seldom hours. One as old as this is dead."""
@@ -143,4 +143,4 @@ def _reading(cube: Cube) -> Iterator[None]:
     try:
         yield
     except icechunk.IcechunkError as error:
-        raise StoreUnavailableError(f"The cube of box {cube.box_id!r} did not answer: {error}") from error
+        raise unanswered(f"The cube of box {cube.box_id!r} did not answer", error) from error
