@@ -12,6 +12,7 @@ import datetime as dt
 import io
 import json
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +21,14 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from geofield.errors import ConfigurationError, GeofieldError, LostRaceError, NotFoundError, unanswered
+from geofield.errors import (
+    ConfigurationError,
+    CorruptStoreError,
+    GeofieldError,
+    LostRaceError,
+    NotFoundError,
+    unanswered,
+)
 from geofield.store import Location
 
 if TYPE_CHECKING:
@@ -33,6 +41,8 @@ LONGEST_KEPT = dt.timedelta(days=90)
 
 _BOUND = 31
 """Characters of a text that Delta's statistics keep for sure; a longer upper bound ends in another character."""
+
+_NOT_FOUND = re.compile(r"at location (.+?\.parquet) not found")  # the libraries have no class for it, only this text
 
 _PROPERTIES = {
     # the log is the history of the table, and small; files are freed by `free`, and by nothing that happens unasked
@@ -64,11 +74,14 @@ class Table:
         Where it lies.
     partition_by
         Columns that name the partitions.
+    remedy
+        What else can be done where a file of it is lost than to bring it back.
     """
 
     location: Location
     key: str
     partition_by: Sequence[str] = ()
+    remedy: str = ""
 
     def open(self, as_of: int | dt.datetime | None = None) -> Snapshot:
         """The table now, at a version, or as it was at a time."""
@@ -162,13 +175,35 @@ class Table:
         except GeofieldError:
             raise
         except (OSError, DeltaError, pa.ArrowException) as error:
-            raise unanswered(f"Table {self.key} cannot be {done}", error) from error
+            raise self._lost(error) or unanswered(f"Table {self.key} cannot be {done}", error) from error
+
+    def _lost(self, error: Exception) -> CorruptStoreError | None:
+        """The error for a file that is not there although the present needs it, or None: others freed it."""
+        named = _NOT_FOUND.search(str(error))
+        name = named[1].rpartition("/")[2] if named else ""
+        if not name or ".checkpoint." in name:
+            return None
+        try:
+            table = self.open().table
+            lost = [] if table is None else [key for key in self._needed(table) if key.endswith(f"/{name}")]
+            if not lost or self.location.exists(lost[0]):
+                return None
+        except GeofieldError:
+            return None
+        return CorruptStoreError(
+            f"Table {self.key} needs the file {lost[0]}, which is not there; geofield removes no file that is needed. "
+            f"Bring it back from a copy of the store.{self.remedy}"
+        )
 
     def kinds(self) -> set[str]:
         """What the commits of the table say that they were for; each is read."""
         commits = [info.key for info in self.location.list(f"{self.key}/_delta_log") if info.key.endswith(".json")]
         actions = [json.loads(line) for key in commits for line in self.location.read(key).splitlines()]
         return {str(one["commitInfo"]["kind"]) for one in actions if "kind" in one.get("commitInfo", ())}
+
+    def _needed(self, table: DeltaTable) -> set[str]:
+        """Keys of the files that hold the rows of the present."""
+        return {f"{self.key}/{unquote(path)}" for path in pa.table(table.get_add_actions())["path"].to_pylist()}
 
     def purge(self, column: str, values: Collection[str]) -> None:
         """Remove every trace of rows that were deleted: the files that still hold them, and what the log says of them.
@@ -189,7 +224,7 @@ class Table:
             return
         with self._answering("cleaned"):
             table.create_checkpoint()
-            needed = {f"{self.key}/{unquote(path)}" for path in pa.table(table.get_add_actions())["path"].to_pylist()}
+            needed = self._needed(table)
         # what was listed and is not needed now was deleted before, or is of a writer that can no longer commit it
         for key in listed:
             folder, _, name = key.rpartition("/")

@@ -21,6 +21,8 @@ from geofield.copies import zarrcopy
 from geofield.cube.cube import Cube, to_day
 from geofield.pipeline import correct_days, fill_late_fields, publish, rebuild_cube, refresh_rows
 from geofield.pipeline.removal import remove_box
+from geofield.errors import CorruptStoreError, StoreUnavailableError
+from geofield.pipeline import fill_late_fields, publish
 from geofield.pipeline.verify import Finding, verify
 from geofield.pipeline.verify.rows import current_fields
 from geofield.testing.source import ArraySource
@@ -434,11 +436,25 @@ def test_rows_without_their_key_are_found(store: Upkept) -> None:
     check(store, "rows broken", said="no column digest")
 
 
-def test_lost_files_of_rows_are_found(anywhere: Upkept) -> None:
+def test_lost_files_of_rows_are_found(anywhere: Upkept, original: Upkept) -> None:
     for info in anywhere.location.list("rows/b"):
         if info.key.endswith(".parquet"):
             anywhere.location.delete(info.key)
-    check(anywhere, "rows broken", said="The rows cannot be read")
+    check(anywhere, "rows broken", said="cannot be read: Table rows/b needs the file rows/b/month=2025-04/part-")
+    with pytest.raises(CorruptStoreError, match=r"which is not there.*Bring it back.*Or remove the whole folder"):
+        anywhere.results.read()
+    for info in anywhere.location.list("rows/b"):
+        anywhere.location.delete(info.key)
+    mend(anywhere, "cubes", "fields")
+    pd.testing.assert_frame_equal(anywhere.rows(), original.rows(), check_exact=True)
+
+
+def test_a_file_of_rows_that_was_freed_while_somebody_read_is_no_loss(store: Upkept) -> None:
+    asleep = store.results.table.open()
+    store.results.remove(["first"], {})
+    store.results.table.free(dt.timedelta(0))
+    with pytest.raises(StoreUnavailableError, match="Try again"):
+        store.results.table.read(asleep)
 
 
 def test_a_damaged_log_of_a_table_is_found(store: Upkept) -> None:

@@ -23,6 +23,10 @@ _KEY = [("box", pa.string()), ("field_id", pa.string()), ("field_version", pa.st
 KEY_COLUMNS = (*(name for name, _ in _KEY), "digest")
 """Columns of a row that are no statistics."""
 
+_REMEDY = (
+    " Or remove the whole folder of the table: the next run computes every row again from the stored cube, and what the "
+    "rows were before cannot be asked for any more."
+)
 _TRIES = 20
 _DAY = dt.timedelta(days=1)
 _RECENT = dt.timedelta(days=31)
@@ -135,7 +139,7 @@ class Results:
 
     def __init__(self, location: Location, box_id: str) -> None:
         self.box_id = box_id
-        self.table = Table(location, f"rows/{box_id}", partition_by=("month",))
+        self.table = Table(location, f"rows/{box_id}", partition_by=("month",), remedy=_REMEDY)
         self.seen: int | None = None
         self.is_alone = True
         self.left_out: set[str] = set()
