@@ -19,10 +19,9 @@ import zarr
 
 from geofield.copies import zarrcopy
 from geofield.cube.cube import Cube, to_day
+from geofield.errors import CorruptStoreError, StoreUnavailableError
 from geofield.pipeline import correct_days, fill_late_fields, publish, rebuild_cube, refresh_rows
 from geofield.pipeline.removal import remove_box
-from geofield.errors import CorruptStoreError, StoreUnavailableError
-from geofield.pipeline import fill_late_fields, publish
 from geofield.pipeline.verify import Finding, verify
 from geofield.pipeline.verify.rows import current_fields
 from geofield.testing.source import ArraySource

@@ -24,7 +24,7 @@ KEY_COLUMNS = (*(name for name, _ in _KEY), "digest")
 """Columns of a row that are no statistics."""
 
 _REMEDY = (
-    " Or remove the whole folder of the table: the next run computes every row again from the stored cube, and what the "
+    " Or remove the whole folder of the table: the next run computes every row again from the cube, and what the "
     "rows were before cannot be asked for any more."
 )
 _TRIES = 20
