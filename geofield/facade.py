@@ -342,6 +342,10 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
         raise NotFoundError(f"There is no store at {location.url}. Make one: geofield init {location.url}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CorruptStoreError(f"{_DESCRIPTION} in {location.url} is not JSON: {error}") from error
+    if not isinstance(value, dict) or not isinstance(value.get("defaults", {}), dict):
+        raise CorruptStoreError(
+            f"{_DESCRIPTION} in {location.url} does not describe a store. Bring it back from a copy."
+        )
     if value.get("format") != FORMAT:
         raise CorruptStoreError(
             f"{location.url} has format {value.get('format')!r}; this geofield reads {FORMAT}. Update it."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,7 +192,13 @@ class Location:
     @property
     def _endpoint(self) -> str | None:
         asked = self.options.get("endpoint_url")
-        return asked or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+        found = asked or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+        if found and not re.match(r"https?://[^/]", found):
+            raise ConfigurationError(
+                f"The endpoint {found!r} is no address of a server: it begins with http:// or https:// (endpoint_url, "
+                "AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL)."
+            )
+        return found
 
     @property
     def _region(self) -> str:

@@ -259,6 +259,19 @@ def test_lost_objects_of_pixels_are_found_when_every_one_is_read(anywhere: Upkep
     assert any("Pixels cannot be read on 2025-04-01" in one.found for one in findings)
 
 
+def test_a_broken_shard_is_told_by_whoever_reads_it(store: Upkept) -> None:
+    for info in store.location.list("cubes/b/chunks"):
+        store.location.write(info.key, bytes(byte ^ 0xFF for byte in store.location.read(info.key)))
+    cube = Cube(store.location, "b")
+    told = r"A shard of 'ndvi\w*' in the cube is broken: .*[^.]\. `geofield verify --deep` tells which"
+    with pytest.raises(CorruptStoreError, match=told):
+        cube.open()["ndvi"].isel(time=0).load()
+    for what in ("zarr", "cog"):
+        copies = {"zarr": False, "cog": False, "fields": False} | {what: True}
+        with pytest.raises(CorruptStoreError, match=told):
+            publish(store.location, store.box, cube, store.registry.current(), **copies)
+
+
 def test_a_lost_snapshot_of_the_past_is_found(anywhere: Upkept) -> None:
     past = list(anywhere.cube.repository.ancestry(branch="main"))
     anywhere.location.delete(f"cubes/b/snapshots/{past[2].id}")

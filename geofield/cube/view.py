@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import icechunk
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
@@ -19,7 +20,7 @@ from geofield.cube.arrays import Arrays
 from geofield.cube.cube import Cube, Head, as_date, read_head, read_schema, to_day
 from geofield.cube.failures import answering
 from geofield.cube.schema import ArraySpec, Schema
-from geofield.errors import InputError, NotFoundError
+from geofield.errors import CorruptStoreError, InputError, NotFoundError
 
 
 @answering("read the digests of a cube")
@@ -139,13 +140,22 @@ class _DayArray(BackendArray):
         wanted = np.atleast_1d(self.steps[key[0]])
         stored, inverse = np.unique(wanted, return_inverse=True)
         space = tuple(np.atleast_1d(part) if isinstance(part, (int, np.integer)) else part for part in key[1:])
-        raw = np.asarray(self.array.oindex[(stored, *space)]) if len(stored) else np.empty((0, 0, 0), self.array.dtype)
+        raw = self._stored((stored, *space)) if len(stored) else np.empty((0, 0, 0), self.array.dtype)
         values = self.spec.encoding.decode(raw)[inverse]
         if self.gaps is not None:
             values = values + np.atleast_1d(self.gaps[key[0]])[:, None, None]
         drop = tuple(0 if isinstance(part, (int, np.integer)) else slice(None) for part in key)
         result: npt.NDArray[np.float64] = values[drop]
         return result
+
+    def _stored(self, place: tuple[Any, ...]) -> npt.NDArray[Any]:
+        try:
+            return np.asarray(self.array.oindex[place])
+        except icechunk.IcechunkError:
+            raise
+        except (ValueError, RuntimeError) as error:  # of zarr's codecs
+            told = f"A shard of {self.spec.name!r} in the cube is broken: {str(error).rstrip('.')}."
+            raise CorruptStoreError(f"{told} `geofield verify --deep` tells which.") from error
 
 
 @dataclass

@@ -24,8 +24,8 @@ KEY_COLUMNS = (*(name for name, _ in _KEY), "digest")
 """Columns of a row that are no statistics."""
 
 _REMEDY = (
-    " Or remove the whole folder of the table: the next run computes every row again from the cube, and what the "
-    "rows were before cannot be asked for any more."
+    " Or remove the whole folder of the table: the next run computes every row again from the stored cube, and what "
+    "the rows were before cannot be asked for any more."
 )
 _TRIES = 20
 _DAY = dt.timedelta(days=1)
