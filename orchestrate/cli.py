@@ -77,11 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from orchestrate import logs
 
     signal.signal(signal.SIGTERM, _stop)
+    _open_streams()
+    out, err = sys.stdout, sys.stderr
     try:
         logs.configure()
         status = cli.main(
             args=None if arguments is None else list(arguments), prog_name="geofield", standalone_mode=False
         )
+        sys.stdout.flush()
         return status if isinstance(status, int) else DONE
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -98,8 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os._exit(FAILED)
         return FAILED
     except BrokenPipeError:
-        # whoever read stdout has seen enough; without this the interpreter complains once more when it exits
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+        return DONE  # whoever read stdout has seen enough
+    except SystemExit:
+        if sys.stdout is out:
+            raise
+        sys.stdout, sys.stderr = out, err  # click wraps both when a pipe is closed, and would end with 1
+        _drop_output()
         return DONE
     except GeofieldError as error:
         _trace()
@@ -107,8 +115,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG if error.action == "fix" else FAILED
     except Exception as error:
         _trace()
+        if isinstance(error, OSError) and _is_of_stdout(error):
+            _drop_output()
+            _complain(f"what was to be printed cannot be written: {error.strerror}. Nothing else is wrong.")
+            return FAILED
         _complain(f"{type(error).__name__}: {error}\nNobody foresaw this; GEOFIELD_DEBUG=1 shows where it happened.")
         return FAILED
+
+
+def _open_streams() -> None:
+    """Whoever closed stdout or stderr wants to read nothing; Python has None there, which no library expects."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process
+
+
+def _is_of_stdout(error: OSError) -> bool:
+    """Whether stdout takes no more: what it did not take is still there, and fails again."""
+    try:
+        sys.stdout.flush()
+    except OSError as again:
+        return again.errno == error.errno
+    return False
+
+
+def _drop_output() -> None:
+    """Away with what stdout did not take; else the interpreter complains once more when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop(number: int, frame: object) -> None:

@@ -28,7 +28,11 @@ def console() -> Console:
     """Stdout, as wide as the terminal."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDE)
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the process with 1
+
+    return Piped(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDE)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> FittedTable:

@@ -513,3 +513,61 @@ def test_a_run_before_a_box_begins_says_so(geofield_: Any, store: Store) -> None
     assert geofield_("run", store.url, "--until", "2025-04-02").status == 0
     assert geofield_("run", store.url, "--until", "2024-01-01").out == told  # from the note of the run before
     assert geofield_("plan", store.url, "--until", "2024-01-01").out == told
+_OUTPUTS = """
+import json, os, sys
+from orchestrate.cli import main
+reader, closed = os.pipe()
+os.close(reader)
+full = os.open("/dev/full", os.O_WRONLY)
+told = []
+for kind, words in json.loads(sys.argv[1]):
+    if kind == "none":
+        os.close(1)
+        sys.stdout = None
+    else:
+        os.dup2(closed if kind == "closed" else full, 1)
+        sys.stdout = open(1, "w", closefd=False)
+    told.append([kind, words[0], main(words)])
+    if sys.stdout is not None:
+        sys.stdout.flush()
+print(json.dumps(told), file=sys.stderr)
+"""
+
+
+def test_what_stdout_does_not_take(full: Store) -> None:
+    commands = [
+        ["status", full.url],
+        ["status", full.url, "--json"],
+        ["plan", full.url],
+        ["runs", full.url],
+        ["series", full.url, "--field", "A"],
+        ["series", full.url, "--field", "A", "--format", "csv"],
+        ["--help"],
+    ]
+    asked = [(kind, words) for kind in ("closed", "full", "none") for words in commands]
+    done = subprocess.run(
+        [sys.executable, "-c", _OUTPUTS, json.dumps(asked)], stderr=subprocess.PIPE, text=True, check=True
+    )
+    *said, last = done.stderr.splitlines()
+    expected = {"closed": 0, "full": 1, "none": 0}
+    assert json.loads(last) == [[kind, words[0], expected[kind]] for kind, words in asked]
+    assert set(said) == {
+        "geofield: what was to be printed cannot be written: No space left on device. Nothing else is wrong."
+    }
+    assert len(said) == len(commands)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"format": 1, "defaults": []}'])
+def test_a_description_that_describes_no_store(store: Store, geofield_: Any, content: str) -> None:
+    store.location.write("geofield.json", content.encode())
+    result = geofield_("status", store.url)
+    assert result.status == 1
+    assert "does not describe a store. Bring it back from a copy" in result.err
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:9", "http://", "ftp://host"])
+def test_an_endpoint_that_is_no_address(geofield_: Any, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    result = geofield_("status", "s3://bucket/store")
+    assert result.status == 2
+    assert f"The endpoint {endpoint!r} is no address of a server: it begins with http://" in result.err
