@@ -513,6 +513,8 @@ def test_a_run_before_a_box_begins_says_so(geofield_: Any, store: Store) -> None
     assert geofield_("run", store.url, "--until", "2025-04-02").status == 0
     assert geofield_("run", store.url, "--until", "2024-01-01").out == told  # from the note of the run before
     assert geofield_("plan", store.url, "--until", "2024-01-01").out == told
+
+
 _OUTPUTS = """
 import json, os, sys
 from orchestrate.cli import main
