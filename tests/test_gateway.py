@@ -14,7 +14,7 @@ import s3fs
 
 import geofield
 from geofield.errors import AccessError, ConfigurationError, UnsafeStoreError
-from geofield.pipeline import verify
+from geofield.pipeline import missing_rows
 from geofield.store import Location
 from tests.support.gateway import VERSION, Gateway
 from tests.support.workload import (
@@ -126,4 +126,4 @@ def test_eight_writers_and_two_readers(url: str, expected: State) -> None:
     with in_this_thread():
         correct(Work(url), CORRECTED, fields_of(**EVERYBODY))
     assert state(url) == expected
-    assert [one for one in verify(Location.parse(url)) if one.is_open] == []
+    assert missing_rows(fields_of(**EVERYBODY), Work(url).cube, Work(url).results).empty
