@@ -104,9 +104,10 @@ class FieldRegistry:
         lost = self.lost(field_ids)
         if lost:
             more = f" and {len(lost) - _SHOWN:,} more" if len(lost) > _SHOWN else ""
+            fields = f"{len(lost):,} field{'s' if len(lost) > 1 else ''}"
             what = "is missing" if self.table.open().table is None else "does not know them"
             raise CorruptStoreError(
-                f"{rows} holds rows of {len(lost):,} fields, and the table `fields` of the store {what}: "
+                f"{rows} holds rows of {fields}, and the table `fields` of the store {what}: "
                 f"{', '.join(lost[:_SHOWN])}{more}. No row was removed. {RESTORE}"
             )
 
