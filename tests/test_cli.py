@@ -521,8 +521,9 @@ from orchestrate.cli import main
 reader, closed = os.pipe()
 os.close(reader)
 full = os.open("/dev/full", os.O_WRONLY)
-told = []
+told, kept = [], []  # newer Pythons tell of files that cannot be flushed when they go
 for kind, words in json.loads(sys.argv[1]):
+    kept.append(sys.stdout)
     if kind == "none":
         os.close(1)
         sys.stdout = None
@@ -532,7 +533,8 @@ for kind, words in json.loads(sys.argv[1]):
     told.append([kind, words[0], main(words)])
     if sys.stdout is not None:
         sys.stdout.flush()
-print(json.dumps(told), file=sys.stderr)
+print(json.dumps(told), file=sys.stderr, flush=True)
+os._exit(0)
 """
 
 

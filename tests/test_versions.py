@@ -131,8 +131,10 @@ def test_rows_before_a_later_start_leave(tmp_path: Path) -> None:
 def test_thousands_of_fields_with_days_of_their_own(tmp_path: Path) -> None:
     """Each from another first day to another last one, in one commit."""
     results, count = Results(Location.parse(tmp_path / "store"), "b"), 3000
-    first = np.datetime64("2015-01-01") + np.arange(count) // 100
-    days = np.stack([first, first + 200 + np.arange(count) % 100], axis=1).ravel()
+    number = np.arange(count)
+    first = np.datetime64("2015-01-01") + (number // 100).astype("timedelta64[D]")
+    last = first + (200 + number % 100).astype("timedelta64[D]")
+    days = np.stack([first, last], axis=1).ravel()
 
     def rows(value: float, version: str) -> pa.Table:
         return pa.table(
